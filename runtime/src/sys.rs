@@ -1,0 +1,1 @@
+//! All unsafe code, each piece in a small documented function.
