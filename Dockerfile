@@ -1,0 +1,40 @@
+# Reprise: the shim, the operators' CLI, and the CRIU they drive.
+#
+#     docker build -t reprise .
+#
+# The result is a source of files for a node, as a DaemonSet or an image build copies
+# them; nothing is run in it. Both bases are arguments, for builds behind a mirror:
+#     --build-arg BUILDER=... --build-arg BASE=...
+# BUILDER needs apt and either Rust >= 1.85 in its packages (Debian 13) or on PATH.
+ARG BUILDER=debian:trixie
+ARG BASE=debian:trixie-slim
+
+FROM ${BUILDER} AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev libseccomp-dev make pkg-config \
+    && if ! command -v cargo; then apt-get install -y --no-install-recommends cargo; fi \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked -p containerd-shim-reprise-v2 -p reprise-runtime \
+    && install -D -t /out/usr/local/bin target/release/containerd-shim-reprise-v2 target/release/reprise
+
+# CRIU and the libraries it runs on: Debian 13 has 4.1 in its sources.
+FROM ${BUILDER} AS criu
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev make pkg-config xz-utils debian-archive-keyring \
+        protobuf-c-compiler protobuf-compiler libprotobuf-dev libprotobuf-c-dev libbsd-dev libcap-dev \
+        libgnutls28-dev libnet1-dev libnftables-dev libnl-3-dev uuid-dev python3
+COPY hack/tools/criu/build /build-criu
+RUN /build-criu /out/usr/local \
+    && mkdir -p /out/usr/local/lib/reprise \
+    && ldd /out/usr/local/bin/criu | awk '$3 ~ "^/" { print $3 }' \
+        | grep -v -E '/(libc|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} /out/usr/local/lib/reprise/
+
+FROM ${BASE}
+COPY --from=build /out/ /
+COPY --from=criu /out/ /
+# The libraries lie where only this image's linker looks for them; a node that takes
+# criu from here takes /usr/local/lib/reprise along, or Debian's own packages.
+RUN echo /usr/local/lib/reprise > /etc/ld.so.conf.d/reprise.conf && ldconfig
+CMD ["reprise", "--help"]

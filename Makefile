@@ -1,0 +1,29 @@
+# Each target is a thin call; what it does is written in hack/.
+
+TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test setup lint build clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: setup ## see a container cold and restored, side by side
+	hack/demo
+
+test: setup lint ## everything CI runs: lints, unit and integration tests
+	hack/test
+
+setup: ## install and build what tests need (cached outside the checkout)
+	hack/setup
+
+lint: ## formatting, clippy, scripts, dependencies
+	hack/check
+
+build: ## the shim and the reprise CLI, in release mode
+	hack/setup build
+	cargo build --release --locked -p containerd-shim-reprise-v2 -p reprise-runtime
+	@ls -lh $(TARGET)/release/containerd-shim-reprise-v2 $(TARGET)/release/reprise
+
+clean: ## remove what was built here (not the cache)
+	cargo clean
