@@ -3,7 +3,12 @@
 
 use anyhow::{Result, bail};
 use integration::node::{Criu, Node, NodeOptions};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
+
+/// A helper on the node's PATH for trying things by hand.
+const POD: &str = include_str!("pod.sh");
 
 fn main() -> Result<ExitCode> {
     let mut options = NodeOptions::default();
@@ -13,7 +18,7 @@ fn main() -> Result<ExitCode> {
             "--containerd" => options.containerd = words.next().unwrap_or_default(),
             "--config" => {
                 let file = words.next().unwrap_or_default();
-                options.config = Some(std::fs::read_to_string(file)?);
+                options.config = Some(fs::read_to_string(file)?);
             }
             "--preload" => options.criu = Criu::Preloaded,
             "--" => break,
@@ -22,6 +27,9 @@ fn main() -> Result<ExitCode> {
     }
     let program = words.next().unwrap_or_else(|| "bash".to_owned());
     let node = Node::start_with(&options)?;
+    let pod = node.dir().join("bin/pod");
+    fs::write(&pod, POD)?;
+    fs::set_permissions(&pod, fs::Permissions::from_mode(0o755))?;
     let status = node
         .command(program)
         .args(words)
