@@ -121,6 +121,7 @@ pub(super) fn checkpoint_under_runc(node: &Node, program: Program) -> Result<(St
     step("a checkpoint for containerd's own restore", || {
         let pod = node.run_pod(&PodSpec::new("demo", "for-cri").handler("runc"))?;
         let (container, answer, _) = pod.run_service(&program.container())?;
+        container.wait_until_no_connection()?;
         Ok((container.checkpoint()?.display().to_string(), answer))
     })
 }

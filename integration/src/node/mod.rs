@@ -253,12 +253,16 @@ fn new_id() -> String {
     format!("{}{}-{number}", sweep::PREFIX, std::process::id())
 }
 
-/// Logs survive their node, one file per program and node number.
+/// Logs survive their node: one file per program and test.
 fn log_path(base: &Path, id: &str) -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let program = exe.file_stem().unwrap_or_default().to_string_lossy();
+    // Cargo appends a hash to the names of test programs.
+    let program = program.split('-').next().unwrap_or_default().to_owned();
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default().replace("::", ".");
     let number = id.rsplit('-').next().unwrap_or_default();
-    let log = base.join(format!("logs/{program}-{number}.log"));
+    let log = base.join(format!("logs/{program}-{test}-{number}.log"));
     File::create(&log)?;
     Ok(log)
 }

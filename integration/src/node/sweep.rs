@@ -7,8 +7,18 @@ use std::path::{Path, PathBuf};
 pub(super) const PREFIX: &str = "reprise-test-";
 
 /// Removes directories and empty cgroups of nodes whose harness is dead for
-/// more than a minute. Best effort: what cannot be removed harms nobody.
+/// more than a minute, and logs of yesterday. Best effort: what cannot be
+/// removed harms nobody.
 pub(super) fn leftovers_of_dead_harnesses(base: &Path) {
+    for log in fs::read_dir(base.join("logs"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if age(&log.path()) > 24 * 3600 {
+            fs::remove_file(log.path()).ok();
+        }
+    }
     for dir in children(base).iter().filter(|dir| is_abandoned(dir)) {
         fs::remove_dir_all(dir).ok();
     }
@@ -62,8 +72,12 @@ fn is_abandoned(path: &Path) -> bool {
     else {
         return false;
     };
-    let old = fs::metadata(path)
-        .and_then(|meta| meta.modified())
-        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 60));
-    old && !Path::new("/proc").join(pid).exists()
+    age(path) > 60 && !Path::new("/proc").join(pid).exists()
+}
+
+/// Seconds since it was changed.
+fn age(path: &Path) -> u64 {
+    let changed = fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let age = changed.and_then(|at| at.elapsed().ok());
+    age.map_or(0, |age| age.as_secs())
 }

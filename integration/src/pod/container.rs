@@ -38,6 +38,12 @@ impl<'n> Container<'n> {
         &self.id
     }
 
+    /// The node it is on.
+    #[must_use]
+    pub fn node(&self) -> &'n Node {
+        self.node
+    }
+
     /// Starts it.
     ///
     /// # Errors

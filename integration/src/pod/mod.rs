@@ -1,6 +1,7 @@
 //! Pods and containers, made as a kubelet makes them.
 
 mod container;
+mod sockets;
 mod spec;
 
 pub use container::{Container, Executed};

@@ -27,7 +27,7 @@ impl PodSpec {
     pub fn new(namespace: &str, name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            handler: "reprise".to_owned(),
+            handler: handler(),
             namespace: namespace.to_owned(),
             annotations: HashMap::new(),
             pid: NamespaceMode::Container,
@@ -106,6 +106,12 @@ impl PodSpec {
             ..NamespaceOption::default()
         }
     }
+}
+
+/// Tests that compare us with runc's shim can be checked against it first:
+/// `REPRISE_TEST_HANDLER=runc cargo test -p integration --test cold`.
+fn handler() -> String {
+    std::env::var("REPRISE_TEST_HANDLER").unwrap_or_else(|_| "reprise".to_owned())
 }
 
 /// A container to be created.
