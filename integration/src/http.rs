@@ -37,6 +37,47 @@ impl Connection {
     }
 }
 
+/// What a client heard of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// How many chunks.
+    pub chunks: usize,
+    /// The longest time between two of them.
+    pub longest_silence: Duration,
+}
+
+impl Connection {
+    /// Asks for a stream of chunks and listens to its end.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn listen(mut self, chunks: usize, interval: Duration) -> Result<Heard> {
+        let seconds = interval.as_secs_f64();
+        write!(
+            self.stream,
+            "GET /stream?chunks={chunks}&interval={seconds} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut all = Vec::new();
+        let mut longest_silence = Duration::ZERO;
+        let mut last = Instant::now();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = self.stream.read(&mut buffer)?;
+            longest_silence = longest_silence.max(last.elapsed());
+            last = Instant::now();
+            if count == 0 {
+                break;
+            }
+            all.extend_from_slice(&buffer[..count]);
+        }
+        let chunks = String::from_utf8_lossy(&all).matches("chunk ").count();
+        Ok(Heard {
+            chunks,
+            longest_silence,
+        })
+    }
+}
+
 /// Asks until the first 200; to be called in the node's network.
 ///
 /// # Errors
