@@ -1,1 +1,27 @@
-//! Integration.
+//! Drives Reprise from outside: real containerd, crictl, CNI and CRIU.
+//!
+//! A [`Node`] is a private containerd with its own processes, mounts, network
+//! and cgroups; a [`Pod`] and its [`Container`]s live on it. Nothing here
+//! imports Reprise: only its two binaries are started.
+
+pub mod checkpoints;
+pub mod cri;
+pub mod demo;
+pub mod heart;
+pub mod http;
+pub mod leftovers;
+pub mod measure;
+pub mod node;
+pub mod pod;
+pub mod programs;
+pub mod terminal;
+pub mod tools;
+pub mod wait;
+
+pub use checkpoints::{Checkpoint, Decision};
+pub use leftovers::Leftovers;
+pub use node::{Criu, Finished, Node, NodeOptions};
+pub use pod::{Container, ContainerSpec, Pod, PodSpec};
+pub use programs::{Answer, Program};
+pub use terminal::Terminal;
+pub use wait::{eventually, wait_for};

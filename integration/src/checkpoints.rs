@@ -1,0 +1,180 @@
+//! What Reprise says about checkpoints: the operators' list, and the log line
+//! with which each start is decided.
+
+use crate::node::Node;
+use crate::pod::Container;
+use crate::wait::wait_for;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A line of `reprise list --json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Checkpoint {
+    /// Its id.
+    pub id: String,
+    /// The container that it was taken of.
+    pub container: String,
+    /// That container's pod namespace.
+    pub namespace: String,
+    /// That container's image.
+    pub image: String,
+    /// How big it is.
+    pub bytes: u64,
+}
+
+/// How a container was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// From its image.
+    Cold {
+        /// Why not from a checkpoint.
+        reason: String,
+    },
+    /// From a checkpoint.
+    Restore {
+        /// Which one.
+        checkpoint: String,
+    },
+}
+
+impl Node {
+    /// The checkpoints on this node.
+    ///
+    /// # Errors
+    /// When `reprise list` fails.
+    pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        self.run("reprise", ["list", "--json"])?.json()
+    }
+
+    /// Where a checkpoint's files are.
+    #[must_use]
+    pub fn checkpoint_dir(&self, checkpoint: &Checkpoint) -> PathBuf {
+        self.path("/var/lib/reprise/checkpoints")
+            .join(&checkpoint.id)
+    }
+}
+
+impl Container<'_> {
+    /// Takes a checkpoint with `crictl checkpoint` and waits until other
+    /// containers can be started from it.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn take_checkpoint(&self) -> Result<Checkpoint> {
+        self.new_checkpoint(|| self.checkpoint().map(drop))
+    }
+
+    /// Does what makes a checkpoint of this container and waits for it.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn new_checkpoint(&self, take: impl FnOnce() -> Result<()>) -> Result<Checkpoint> {
+        let known = self.node().checkpoints()?;
+        let is_known = |id: &str| known.iter().any(|old| old.id == id);
+        take()?;
+        wait_for("the checkpoint in `reprise list`", SOON, || {
+            let now = self.node().checkpoints()?;
+            Ok(now
+                .into_iter()
+                .find(|new| new.container == self.id() && !is_known(&new.id)))
+        })
+    }
+
+    /// How it was started, as the shim has logged it.
+    ///
+    /// # Errors
+    /// When there is no such log line.
+    pub fn decision(&self) -> Result<Decision> {
+        wait_for("the shim's decision in the log", SOON, || {
+            for line in self.node().log()?.lines() {
+                if line.contains("container start decided") && line.contains(self.id()) {
+                    return decision_in(line).map(Some);
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Why it was started cold.
+    ///
+    /// # Errors
+    /// When it was restored.
+    pub fn reason_for_cold(&self) -> Result<String> {
+        match self.decision()? {
+            Decision::Cold { reason } => Ok(reason),
+            Decision::Restore { checkpoint } => bail!("it was restored from {checkpoint}"),
+        }
+    }
+}
+
+fn decision_in(line: &str) -> Result<Decision> {
+    let mut fields = fields_of(line);
+    let mut take = |name: &str| {
+        fields
+            .remove(name)
+            .with_context(|| format!("{name} in {line}"))
+    };
+    match take("plan")?.as_str() {
+        "restore" => Ok(Decision::Restore {
+            checkpoint: take("checkpoint")?,
+        }),
+        "cold" => Ok(Decision::Cold {
+            reason: take("reason")?,
+        }),
+        other => bail!("unknown plan {other}"),
+    }
+}
+
+/// The `key=value` and `key="some value"` pairs of a log line.
+fn fields_of(line: &str) -> HashMap<String, String> {
+    let mut fields = HashMap::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('=') {
+        let key = before.rsplit(' ').next().unwrap_or_default();
+        let (value, left) = match after.strip_prefix('"') {
+            Some(quoted) => until_quote(quoted),
+            None => after.split_once(' ').unwrap_or((after, "")),
+        };
+        fields.insert(key.to_owned(), value.replace("\\\"", "\""));
+        rest = left;
+    }
+    fields
+}
+
+/// Splits at the first quote that is not escaped.
+fn until_quote(text: &str) -> (&str, &str) {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'"' if !escaped => return (&text[..at], &text[at + 1..]),
+            b'\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    (text, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Decision, decision_in};
+
+    #[test]
+    fn decisions_are_read_from_the_log() {
+        let restore = r#"time="now" level=info msg="container start decided" container=c pod=a/b plan=restore checkpoint=k"#;
+        let checkpoint = "k".to_owned();
+        assert_eq!(
+            decision_in(restore).unwrap(),
+            Decision::Restore { checkpoint }
+        );
+
+        let cold =
+            r#"msg="container start decided" plan=cold reason="args=\"x\" differ" container=c"#;
+        let reason = r#"args="x" differ"#.to_owned();
+        assert_eq!(decision_in(cold).unwrap(), Decision::Cold { reason });
+    }
+}

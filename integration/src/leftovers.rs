@@ -1,0 +1,111 @@
+//! What a node holds besides its programs: to tell that nothing was left.
+
+use crate::node::Node;
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Processes, mounts, cgroups, network namespaces and files of a node's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers(BTreeSet<String>);
+
+impl Leftovers {
+    /// What is there now.
+    ///
+    /// # Errors
+    /// When the node cannot be looked at.
+    pub fn of(node: &Node) -> Result<Self> {
+        let mut found = BTreeSet::new();
+        processes(node, &mut found)?;
+        for line in fs::read_to_string(node.path("/proc/1/mountinfo"))?.lines() {
+            let place = line.split(' ').nth(4).unwrap_or_default();
+            found.insert(format!("mount {place}"));
+        }
+        for cgroup in node.cgroups() {
+            found.insert(format!("cgroup {}", cgroup.display()));
+        }
+        for dir in [
+            "/run/netns",
+            "/run/reprise",
+            "/run/containerd/s",
+            "/run/containerd/fifo",
+            "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+            "/run/containerd/io.containerd.grpc.v1.cri/containers",
+            "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
+            "/var/lib/containerd/io.containerd.runtime.v2.task/k8s.io",
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/containers",
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
+            "/var/lib/containerd/tmpmounts",
+            "/var/lib/cni/networks/node",
+            "/var/lib/reprise",
+            "/var/lib/reprise/checkpoints",
+        ] {
+            files(node, dir, &mut found);
+        }
+        files(
+            node,
+            &node.dir().join("tmp").display().to_string(),
+            &mut found,
+        );
+        Ok(Self(found))
+    }
+
+    /// What is here and was not there before, one a line.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> String {
+        let new: Vec<&str> = self.0.difference(&before.0).map(String::as_str).collect();
+        new.join("\n")
+    }
+}
+
+impl Node {
+    /// Waits until there is nothing that was not there before.
+    ///
+    /// # Errors
+    /// Names what is left after ten seconds.
+    pub fn is_as_before(&self, before: &Leftovers) -> Result<()> {
+        let mut left = String::new();
+        let clean = crate::wait::wait_for(
+            "the node to be as before",
+            std::time::Duration::from_secs(10),
+            || {
+                left = Leftovers::of(self)?.since(before);
+                Ok(left.is_empty().then_some(()))
+            },
+        );
+        clean.map_err(|error| error.context(format!("left behind:\n{left}")))
+    }
+}
+
+fn processes(node: &Node, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(node.path("/proc"))? {
+        let entry = entry?;
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        if pid.parse::<u32>().is_err() {
+            continue;
+        }
+        let Ok(words) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        found.insert(format!("process {pid} {words}"));
+    }
+    Ok(())
+}
+
+/// Not every directory exists on every node.
+fn files(node: &Node, dir: &str, found: &mut BTreeSet<String>) {
+    // Caches that outlive the pods they were made for.
+    let kept = ["last_reserved_ip.0", "lock", "index"];
+    for entry in fs::read_dir(node.path(Path::new(dir)))
+        .into_iter()
+        .flatten()
+    {
+        let Ok(entry) = entry else { continue };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !kept.contains(&name.as_str()) {
+            found.insert(format!("file {dir}/{name}"));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Running programs inside a node.
+
+use super::{Node, SOCKET};
+use anyhow::{Result, bail};
+use serde::de::DeserializeOwned;
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
+
+/// What a program did.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its name and arguments.
+    pub command: String,
+    /// Its exit code; 128 + signal when it was killed.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Its output, when it ended well.
+    ///
+    /// # Errors
+    /// When its exit code was not 0.
+    pub fn ok(self) -> Result<String> {
+        if self.code != 0 {
+            bail!(
+                "`{}` ended with {}: {} {}",
+                self.command,
+                self.code,
+                self.stderr.trim(),
+                self.stdout.trim()
+            );
+        }
+        Ok(self.stdout)
+    }
+
+    /// Its output as JSON, when it ended well.
+    ///
+    /// # Errors
+    /// When its exit code was not 0 or its output is not such JSON.
+    pub fn json<T: DeserializeOwned>(self) -> Result<T> {
+        Ok(serde_json::from_str(&self.ok()?)?)
+    }
+}
+
+impl Node {
+    /// A command that runs inside the node, with `ctr`, `crictl`, `criu` and
+    /// `reprise` on its PATH and pointed at this node.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--mount", "--net", "--pid", "--target"])
+            .arg(self.init.to_string())
+            .arg("--")
+            .arg(program)
+            .env_clear()
+            .env(
+                "PATH",
+                format!(
+                    "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    self.dir.join("bin").display()
+                ),
+            )
+            .env("HOME", "/root")
+            .env("LANG", "C.UTF-8")
+            .env("TMPDIR", self.dir.join("tmp"))
+            .env("CONTAINERD_ADDRESS", SOCKET)
+            .env("CONTAINERD_NAMESPACE", "k8s.io")
+            .env("CONTAINER_RUNTIME_ENDPOINT", format!("unix://{SOCKET}"))
+            .env("IMAGE_SERVICE_ENDPOINT", format!("unix://{SOCKET}"));
+        command
+    }
+
+    /// Runs a program inside the node, for two minutes at most.
+    ///
+    /// # Errors
+    /// When it cannot be started; its own failure is in the answer.
+    pub fn run<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Finished> {
+        let mut command = self.command("timeout");
+        command.args(["--kill-after=5", "120", program]);
+        let mut shown = program.to_owned();
+        for arg in args {
+            shown.push(' ');
+            shown.push_str(&arg.as_ref().to_string_lossy());
+            command.arg(arg);
+        }
+        let output = command.stdin(Stdio::null()).output()?;
+        Ok(Finished {
+            command: shown,
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs `crictl` and returns its output.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn crictl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        self.run("crictl", args)?.ok()
+    }
+
+    /// Runs `ctr` and returns its output.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        self.run("ctr", args)?.ok()
+    }
+
+    /// Runs the operators' CLI and returns its output.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn reprise<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        self.run("reprise", args)?.ok()
+    }
+}

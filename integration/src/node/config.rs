@@ -1,0 +1,75 @@
+//! What the node's containerd and CNI are told.
+
+use std::path::Path;
+
+/// containerd's config.toml.
+pub(super) fn containerd(cni: &Path) -> String {
+    let cni = cni.display();
+    format!(
+        r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[debug]
+  level = "info"
+
+[plugins.'io.containerd.internal.v1.opt']
+  path = "/var/lib/containerd/opt"
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "docker.io/reprise/pause:latest"
+
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  enable_experimental_restore_via_create = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["{cni}"]
+  conf_dir = "/etc/cni/net.d"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+  default_runtime_name = "runc"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.reprise]
+  runtime_type = "io.containerd.reprise.v2"
+  pod_annotations = ["reprise.dev/*"]
+  container_annotations = ["reprise.dev/*", "io.kubernetes.container.*"]
+"#
+    )
+}
+
+/// The pod network: a bridge in the node's own network namespace.
+pub(super) const CNI: &str = r#"{
+  "cniVersion": "1.0.0",
+  "name": "node",
+  "plugins": [
+    {
+      "type": "bridge",
+      "bridge": "cni0",
+      "isGateway": true,
+      "ipMasq": false,
+      "ipam": {
+        "type": "host-local",
+        "ranges": [[{ "subnet": "10.88.0.0/16" }]],
+        "routes": [{ "dst": "0.0.0.0/0" }]
+      }
+    }
+  ]
+}
+"#;
+
+/// A `criu` for machines whose root has no `CAP_SYS_RESOURCE`, on which CRIU
+/// cannot read the limits of another user's process.
+pub(super) fn criu_with_preload(preload: &Path, criu: &Path) -> String {
+    format!(
+        "#!/bin/sh\nLD_PRELOAD={} exec {} \"$@\"\n",
+        preload.display(),
+        criu.display()
+    )
+}

@@ -1,0 +1,334 @@
+//! A private containerd node on this machine.
+//!
+//! `init.sh` is PID 1 of the node's own PID, mount and network namespaces: it
+//! gives it a `/run`, `/etc` and `/var/lib` of its own and removes everything
+//! when the harness lets go of it, however the harness ended. The host's
+//! containerd, CNI and `/run` are never touched, and many nodes run at once.
+
+mod command;
+mod config;
+mod options;
+mod sweep;
+mod template;
+
+pub use command::Finished;
+pub use options::{Criu, NodeOptions};
+
+use crate::cri::Cri;
+use crate::tools::{self, Tools};
+use crate::wait::wait_for;
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const INIT: &str = include_str!("init.sh");
+const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// A private containerd with its own processes, mounts, network and cgroups.
+#[derive(Debug)]
+pub struct Node {
+    id: String,
+    dir: PathBuf,
+    log: PathBuf,
+    tools: Tools,
+    unshare: Child,
+    lifeline: Option<ChildStdin>,
+    init: Pid,
+    network: File,
+    containerd: Mutex<Option<Child>>,
+    cri: Cri,
+}
+
+impl Node {
+    /// Starts a node with the default containerd.
+    ///
+    /// # Errors
+    /// When a tool is missing or containerd does not come up.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&NodeOptions::default())
+    }
+
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// When a tool is missing or containerd does not come up.
+    pub fn start_with(options: &NodeOptions) -> Result<Self> {
+        let tools = Tools::find(&options.containerd)?;
+        let base = tools::target().join("nodes");
+        fs::create_dir_all(base.join("logs"))?;
+        sweep::leftovers_of_dead_harnesses(&base);
+        let template = match options.images_root {
+            Some(_) => None,
+            None => Some(template::prepare(&base, &tools).context("making the image template")?),
+        };
+        let id = new_id();
+        let dir = base.join(&id);
+        let root = options
+            .images_root
+            .clone()
+            .unwrap_or_else(|| dir.join("containerd"));
+        furnish(&dir, &tools, options)?;
+        if let Some(template) = &template {
+            fs::create_dir_all(&root)?;
+            template::copy(template, &root)?;
+        }
+        let log = log_path(&base, &id)?;
+
+        let mut unshare = unshare(&dir, &root, template.as_deref(), &id, &log)?;
+        let lifeline = unshare.stdin.take();
+        let init = wait_until_ready(&mut unshare)
+            .with_context(|| format!("the node did not start, see {}", log.display()))?;
+        let network = File::open(format!("/proc/{init}/ns/net"))?;
+        let cri = Cri::new(&format!("/proc/{init}/root{SOCKET}"))?;
+        let node = Self {
+            id,
+            dir,
+            log,
+            tools,
+            unshare,
+            lifeline,
+            init,
+            network,
+            containerd: Mutex::new(None),
+            cri,
+        };
+        node.start_containerd()?;
+        Ok(node)
+    }
+
+    /// The parent of all this node's pods in every cgroup controller.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        format!("/{}", self.id)
+    }
+
+    /// The node's files, at the same place inside and outside.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The tools that this node runs with.
+    #[must_use]
+    pub fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    /// A path inside the node, as the harness reaches it.
+    #[must_use]
+    pub fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
+        let inside = inside.as_ref();
+        Path::new(&format!("/proc/{}/root", self.init))
+            .join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+
+    /// The CRI client of this node.
+    #[must_use]
+    pub fn cri(&self) -> &Cri {
+        &self.cri
+    }
+
+    /// What containerd and the shims have logged so far.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        let bytes = fs::read(&self.log)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Where the log is; it stays after the node is gone.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
+    /// Does work on a thread that is in the node's network.
+    ///
+    /// # Errors
+    /// When the network cannot be entered.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| -> Result<T> {
+                setns(&self.network, CloneFlags::CLONE_NEWNET)?;
+                Ok(work())
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Starts containerd and waits until its CRI is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_containerd(&self) -> Result<()> {
+        let log = File::options().append(true).open(&self.log)?;
+        let config = self.dir.join("containerd.toml");
+        let child = self
+            .command("containerd")
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        let mut containerd = self.lock_containerd();
+        *containerd = Some(child);
+        wait_for("containerd's CRI", Duration::from_secs(30), || {
+            if let Some(status) = containerd
+                .as_mut()
+                .and_then(|c| c.try_wait().ok().flatten())
+            {
+                bail!("containerd ended with {status}");
+            }
+            Ok(self.cri.ready().then_some(()))
+        })
+        .with_context(|| format!("see {}", self.log.display()))
+    }
+
+    /// Ends containerd with SIGTERM and waits for its end; pods go on.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn stop_containerd(&self) -> Result<()> {
+        let Some(mut nsenter) = self.lock_containerd().take() else {
+            return Ok(());
+        };
+        let containerd = only_child(nsenter.id())?;
+        kill(containerd, Signal::SIGTERM)?;
+        nsenter.wait()?;
+        Ok(())
+    }
+
+    /// The cgroup directories of this node's pods, in every controller.
+    #[must_use]
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        sweep::cgroups_named(&self.id)
+            .iter()
+            .flat_map(|top| sweep::children(top))
+            .collect()
+    }
+
+    fn lock_containerd(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.containerd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Node {
+    /// Lets init remove the node, and waits for it.
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        let gone = wait_for("the node's end", Duration::from_secs(30), || {
+            Ok(self.unshare.try_wait()?)
+        });
+        if gone.is_err() {
+            kill(self.init, Signal::SIGKILL).ok();
+            self.unshare.wait().ok();
+        }
+        if let Some(mut nsenter) = self.lock_containerd().take() {
+            nsenter.wait().ok();
+        }
+    }
+}
+
+/// Unique on this machine, and telling whose it is.
+fn new_id() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}{}-{number}", sweep::PREFIX, std::process::id())
+}
+
+/// Logs survive their node: one file per program and test.
+fn log_path(base: &Path, id: &str) -> Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let program = exe.file_stem().unwrap_or_default().to_string_lossy();
+    // Cargo appends a hash to the names of test programs.
+    let program = program.split('-').next().unwrap_or_default().to_owned();
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default().replace("::", ".");
+    let number = id.rsplit('-').next().unwrap_or_default();
+    let log = base.join(format!("logs/{program}-{test}-{number}.log"));
+    File::create(&log)?;
+    Ok(log)
+}
+
+/// Writes the files that the node starts from.
+fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
+    for sub in ["bin", "tmp", "reprise", "containerd", "logs"] {
+        fs::create_dir_all(dir.join(sub))?;
+    }
+    for program in tools.programs() {
+        let name = program.file_name().unwrap_or_default();
+        std::os::unix::fs::symlink(&program, dir.join("bin").join(name))?;
+    }
+    options.criu.install(&dir.join("bin"), tools)?;
+    fs::write(
+        dir.join("containerd.toml"),
+        config::containerd(&tools.cni()),
+    )?;
+    fs::write(dir.join("cni.conflist"), config::CNI)?;
+    fs::write(dir.join("init.sh"), INIT)?;
+    if let Some(reprise) = &options.config {
+        fs::write(dir.join("reprise.toml"), reprise)?;
+    }
+    Ok(())
+}
+
+fn unshare(
+    dir: &Path,
+    root: &Path,
+    template: Option<&Path>,
+    cgroup: &str,
+    log: &Path,
+) -> Result<Child> {
+    Command::new("unshare")
+        .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
+        .arg("bash")
+        .arg(dir.join("init.sh"))
+        .arg(dir)
+        .arg(root)
+        .arg(template.unwrap_or(Path::new("")))
+        .arg(cgroup)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(File::options().append(true).open(log)?)
+        .process_group(0)
+        .spawn()
+        .context("starting `unshare`")
+}
+
+/// Reads init's "ready" and returns its pid.
+fn wait_until_ready(unshare: &mut Child) -> Result<Pid> {
+    let stdout = unshare.stdout.take().context("no pipe from init")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    if line.trim() != "ready" {
+        bail!("init ended before it was ready");
+    }
+    only_child(unshare.id())
+}
+
+/// The child of a process that has exactly one.
+fn only_child(parent: u32) -> Result<Pid> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+    let pid = children
+        .split_whitespace()
+        .next()
+        .with_context(|| format!("process {parent} has no child"))?;
+    Ok(Pid::from_raw(pid.parse()?))
+}

@@ -1,0 +1,100 @@
+//! What a node can be asked to be like.
+
+use super::config;
+use crate::tools::{DEFAULT_CONTAINERD, Tools};
+use anyhow::Result;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// The containerd minor version, such as `2.3`.
+    pub containerd: String,
+    /// The content of `/etc/reprise/config.toml`; no file when `None`.
+    pub config: Option<String>,
+    /// Which `criu` is found on the node's PATH.
+    pub criu: Criu,
+    /// Use this containerd root as it is, without any image.
+    pub(super) images_root: Option<PathBuf>,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            containerd: DEFAULT_CONTAINERD.to_owned(),
+            config: None,
+            criu: Criu::Real,
+            images_root: None,
+        }
+    }
+}
+
+impl NodeOptions {
+    /// A node with this `/etc/reprise/config.toml`.
+    #[must_use]
+    pub fn with_config(config: &str) -> Self {
+        Self {
+            config: Some(config.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// A node with this containerd minor version.
+    #[must_use]
+    pub fn with_containerd(version: &str) -> Self {
+        Self {
+            containerd: version.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// A node with this `criu`.
+    #[must_use]
+    pub fn with_criu(criu: Criu) -> Self {
+        Self {
+            criu,
+            ..Self::default()
+        }
+    }
+}
+
+/// The `criu` on a node's PATH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Criu {
+    /// The one that `make setup` installed.
+    Real,
+    /// The same, able to dump other users' processes without
+    /// `CAP_SYS_RESOURCE`.
+    Preloaded,
+    /// None at all.
+    Missing,
+    /// A file that cannot be executed.
+    NotExecutable,
+    /// A script.
+    Script(String),
+}
+
+impl Criu {
+    /// Puts it into a directory that already holds the real one.
+    pub(super) fn install(&self, bin: &Path, tools: &Tools) -> Result<()> {
+        let place = bin.join("criu");
+        let (text, mode) = match self {
+            Self::Real => return Ok(()),
+            Self::Missing => return Ok(fs::remove_file(place)?),
+            Self::Preloaded => (
+                config::criu_with_preload(&tools.rlimit_preload(), &tools.program("criu")),
+                0o755,
+            ),
+            Self::NotExecutable => ("#!/bin/sh\n".to_owned(), 0o644),
+            Self::Script(text) => (text.clone(), 0o755),
+        };
+        fs::remove_file(&place)?;
+        fs::write(&place, text)?;
+        Ok(fs::set_permissions(
+            &place,
+            fs::Permissions::from_mode(mode),
+        )?)
+    }
+}

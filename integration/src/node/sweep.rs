@@ -1,0 +1,83 @@
+//! Removing what killed harnesses left; a node normally removes itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The beginning of every node's name, followed by the harness's pid.
+pub(super) const PREFIX: &str = "reprise-test-";
+
+/// Removes directories and empty cgroups of nodes whose harness is dead for
+/// more than a minute, and logs of yesterday. Best effort: what cannot be
+/// removed harms nobody.
+pub(super) fn leftovers_of_dead_harnesses(base: &Path) {
+    for log in fs::read_dir(base.join("logs"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if age(&log.path()) > 24 * 3600 {
+            fs::remove_file(log.path()).ok();
+        }
+    }
+    for dir in children(base).iter().filter(|dir| is_abandoned(dir)) {
+        fs::remove_dir_all(dir).ok();
+    }
+    for top in controllers() {
+        for group in children(&top).iter().filter(|group| is_abandoned(group)) {
+            remove_cgroup(group);
+        }
+    }
+}
+
+/// Where a cgroup of this name exists.
+pub(super) fn cgroups_named(name: &str) -> Vec<PathBuf> {
+    controllers()
+        .into_iter()
+        .map(|controller| controller.join(name))
+        .filter(|group| group.is_dir())
+        .collect()
+}
+
+/// The directories in a directory.
+pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The root (cgroup v2) and every controller (cgroup v1).
+fn controllers() -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let mut all = children(&root);
+    all.push(root);
+    all
+}
+
+fn remove_cgroup(group: &Path) {
+    for child in children(group) {
+        remove_cgroup(&child);
+    }
+    fs::remove_dir(group).ok();
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some(pid) = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.split('-').next())
+    else {
+        return false;
+    };
+    age(path) > 60 && !Path::new("/proc").join(pid).exists()
+}
+
+/// Seconds since it was changed.
+fn age(path: &Path) -> u64 {
+    let changed = fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let age = changed.and_then(|at| at.elapsed().ok());
+    age.map_or(0, |age| age.as_secs())
+}

@@ -1,0 +1,212 @@
+//! A container and what can be done with it.
+
+use crate::cri::proto::{ContainerState, ContainerStatus, LinuxContainerResources};
+use crate::node::Node;
+use crate::wait::wait_for;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A container of a pod.
+#[derive(Clone, Debug)]
+pub struct Container<'n> {
+    node: &'n Node,
+    id: String,
+    log: PathBuf,
+}
+
+/// What a command in a container did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// Its exit code.
+    pub code: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl<'n> Container<'n> {
+    pub(super) fn new(node: &'n Node, id: String, log: PathBuf) -> Self {
+        Self { node, id, log }
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The node it is on.
+    #[must_use]
+    pub fn node(&self) -> &'n Node {
+        self.node
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn start(&self) -> Result<()> {
+        self.node.cri().start_container(&self.id)
+    }
+
+    /// Stops it, with SIGKILL after so many seconds.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn stop(&self, timeout: i64) -> Result<()> {
+        self.node.cri().stop_container(&self.id, timeout)
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn remove(&self) -> Result<()> {
+        self.node.cri().remove_container(&self.id)
+    }
+
+    /// What containerd says about it.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn status(&self) -> Result<ContainerStatus> {
+        let answer = self.node.cri().container_status(&self.id)?;
+        answer.status.context("no status")
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn is_running(&self) -> Result<bool> {
+        Ok(self.status()?.state() == ContainerState::Running)
+    }
+
+    /// The pid of its first process, as the node sees it.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn pid(&self) -> Result<u32> {
+        let answer = self.node.cri().container_status(&self.id)?;
+        let info: serde_json::Value =
+            serde_json::from_str(answer.info.get("info").context("no info")?)?;
+        let pid = info["pid"].as_u64().context("no pid")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    /// A file of its first process's `/proc` directory.
+    ///
+    /// # Errors
+    /// When it has no process.
+    pub fn proc(&self, file: &str) -> Result<String> {
+        let path = format!("/proc/{}/{file}", self.pid()?);
+        fs::read_to_string(self.node.path(&path)).with_context(|| path)
+    }
+
+    /// Waits until it has ended and returns its exit code.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn wait(&self) -> Result<i32> {
+        wait_for("the container's end", Duration::from_secs(30), || {
+            let status = self.status()?;
+            Ok((status.state() == ContainerState::Exited).then_some(status.exit_code))
+        })
+    }
+
+    /// Runs a command in it.
+    ///
+    /// # Errors
+    /// containerd's; the command's own failure is in the answer.
+    pub fn exec(&self, command: &[&str]) -> Result<Executed> {
+        let answer = self.node.cri().exec_sync(&self.id, command)?;
+        Ok(Executed {
+            code: answer.exit_code,
+            stdout: String::from_utf8_lossy(&answer.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&answer.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a shell script in it and returns its output.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let done = self.exec(&["/bin/sh", "-c", script])?;
+        if done.code != 0 {
+            bail!("`{script}` ended with {}: {}", done.code, done.stderr);
+        }
+        Ok(done.stdout)
+    }
+
+    /// What it has written to its log, without times and stream names.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        let mut text = String::new();
+        for line in fs::read_to_string(&self.log)?.lines() {
+            let mut parts = line.splitn(4, ' ');
+            let (tag, words) = (parts.nth(2), parts.next());
+            text.push_str(words.unwrap_or_default());
+            if tag == Some("F") {
+                text.push('\n');
+            }
+        }
+        Ok(text)
+    }
+
+    /// Waits until its log contains some words, and returns the log.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub fn wait_for_log(&self, words: &str) -> Result<String> {
+        wait_for(
+            &format!("{words:?} in the log"),
+            Duration::from_secs(20),
+            || {
+                let log = self.log()?;
+                Ok(log.contains(words).then_some(log))
+            },
+        )
+    }
+
+    /// Takes a checkpoint with `crictl checkpoint` and returns its archive.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn checkpoint(&self) -> Result<PathBuf> {
+        let archive = self.node.dir().join(format!("{}.tar", self.id));
+        let export = format!("--export={}", archive.display());
+        self.node
+            .crictl(["--timeout=60s", "checkpoint", &export, &self.id])?;
+        Ok(archive)
+    }
+
+    /// Gives it another memory limit.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn limit_memory(&self, bytes: i64) -> Result<()> {
+        let limits = LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..LinuxContainerResources::default()
+        };
+        self.node.cri().update_container(&self.id, limits)
+    }
+
+    /// Its cgroup directory in a controller (cgroup v1) or at all (v2).
+    #[must_use]
+    pub fn cgroup(&self, controller: &str) -> PathBuf {
+        let under = |root: &str| PathBuf::from(format!("{root}{}/{}", self.node.cgroup(), self.id));
+        let v1 = under(&format!("/sys/fs/cgroup/{controller}"));
+        if v1.exists() {
+            v1
+        } else {
+            under("/sys/fs/cgroup")
+        }
+    }
+}
