@@ -313,7 +313,7 @@ fn wait_until_ready(unshare: &mut Child) -> Result<Pid> {
 }
 
 /// The child of a process that has exactly one.
-fn only_child(parent: u32) -> Result<Pid> {
+pub(crate) fn only_child(parent: u32) -> Result<Pid> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
     let pid = children
         .split_whitespace()
