@@ -1,8 +1,9 @@
 //! A user at a terminal: `crictl attach` or `crictl exec` with a pty.
 
-use crate::node::Node;
+use crate::node::{Node, only_child};
 use crate::wait::wait_for;
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -124,9 +125,11 @@ impl Terminal {
 }
 
 impl Drop for Terminal {
+    /// The connection breaks: what it was connected to sees no end of input.
     fn drop(&mut self) {
-        self.keys = None;
-        self.child.kill().ok();
+        if let Ok(program) = only_child(self.child.id()) {
+            kill(program, Signal::SIGKILL).ok();
+        }
         self.child.wait().ok();
     }
 }

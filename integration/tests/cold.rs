@@ -125,6 +125,23 @@ fn a_terminal_answers_and_knows_its_size() -> Result<()> {
 }
 
 #[test]
+fn a_terminal_can_be_left_and_attached_again() -> Result<()> {
+    let node = Node::start()?;
+    let pod = node.run_pod(&pod())?;
+    let container = pod.run(&ContainerSpec::shell("exec sh").tty())?;
+    let attach = format!("crictl attach -it {}", container.id());
+
+    let mut terminal = node.terminal(&attach, 24, 80)?;
+    terminal.types("secret=4711; echo is $secret")?;
+    terminal.shows("is 4711")?;
+    drop(terminal);
+    let mut terminal = node.terminal(&attach, 24, 80)?;
+    terminal.types("echo still $secret")?;
+    terminal.shows("still 4711")?;
+    Ok(())
+}
+
+#[test]
 fn exec_on_a_terminal_answers() -> Result<()> {
     let node = Node::start()?;
     let (_pod, container) = node.run_heart(&pod())?;

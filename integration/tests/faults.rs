@@ -151,8 +151,8 @@ fn shims_of(node: &Node, pod: &str) -> Result<Vec<String>> {
 fn kill_shims_of(node: &Node, pod: &str) -> Result<()> {
     let shims = shims_of(node, pod)?;
     assert!(!shims.is_empty(), "no shim found for {pod}");
-    let kill = ["-KILL".to_owned()].into_iter().chain(shims);
-    node.run("kill", kill)?.ok().map(drop)
+    let kill = format!("kill -KILL {}", shims.join(" "));
+    node.run("sh", ["-c", &kill])?.ok().map(drop)
 }
 
 #[test]
@@ -254,10 +254,10 @@ fn an_exit_while_containerd_is_away_is_told_later() -> Result<()> {
     first.take_checkpoint()?;
     let (_second_pod, second) = node.run_heart(&pod("web-2"))?;
     assert!(matches!(second.decision()?, Decision::Restore { .. }));
-    let pid = second.pid()?.to_string();
+    let pid = second.pid()?;
 
     node.stop_containerd()?;
-    node.run("kill", ["-TERM", &pid])?.ok()?;
+    node.run("sh", ["-c", &format!("kill -TERM {pid}")])?.ok()?;
     let process = node.path(format!("/proc/{pid}"));
     eventually("the container's end", || !process.exists())?;
     node.start_containerd()?;

@@ -3,9 +3,9 @@
 # Makes the node's file system, tells that it is ready, lives until its standard
 # input closes (whichever way the harness ended), and then removes everything.
 #
-#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP
+#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS
 set -eu
-dir=$1 root=$2 template=$3 cgroup=$4
+dir=$1 root=$2 template=$3 cgroup=$4 cni=$5
 
 # A private, writable view of two host directories.
 for host in /etc /var/lib; do
@@ -32,7 +32,10 @@ if [ -n "$template" ]; then
     done
 fi
 
-ip link set lo up
+# Loopback up, without needing iproute2.
+echo '{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}' |
+    CNI_COMMAND=ADD CNI_NETNS_OVERRIDE=1 CNI_CONTAINERID=node CNI_NETNS=/proc/1/ns/net CNI_IFNAME=lo CNI_PATH="$cni" \
+        "$cni/loopback" >&2
 echo ready
 
 # Until the harness lets go of us.

@@ -83,7 +83,19 @@ impl Node {
         }
         let log = log_path(&base, &id)?;
 
-        let mut unshare = unshare(&dir, &root, template.as_deref(), &id, &log)?;
+        let mut unshare = Command::new("unshare")
+            .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
+            .arg("bash")
+            .arg(dir.join("init.sh"))
+            .args([&*dir, &*root, template.as_deref().unwrap_or(Path::new(""))])
+            .arg(&id)
+            .arg(tools.cni())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::options().append(true).open(&log)?)
+            .process_group(0)
+            .spawn()
+            .context("starting `unshare`")?;
         let lifeline = unshare.stdin.take();
         let init = wait_until_ready(&mut unshare)
             .with_context(|| format!("the node did not start, see {}", log.display()))?;
@@ -289,29 +301,6 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
     Ok(())
 }
 
-fn unshare(
-    dir: &Path,
-    root: &Path,
-    template: Option<&Path>,
-    cgroup: &str,
-    log: &Path,
-) -> Result<Child> {
-    Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
-        .arg("bash")
-        .arg(dir.join("init.sh"))
-        .arg(dir)
-        .arg(root)
-        .arg(template.unwrap_or(Path::new("")))
-        .arg(cgroup)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(File::options().append(true).open(log)?)
-        .process_group(0)
-        .spawn()
-        .context("starting `unshare`")
-}
-
 /// Reads init's "ready" and returns its pid.
 fn wait_until_ready(unshare: &mut Child) -> Result<Pid> {
     let stdout = unshare.stdout.take().context("no pipe from init")?;
@@ -324,7 +313,7 @@ fn wait_until_ready(unshare: &mut Child) -> Result<Pid> {
 }
 
 /// The child of a process that has exactly one.
-fn only_child(parent: u32) -> Result<Pid> {
+pub(crate) fn only_child(parent: u32) -> Result<Pid> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
     let pid = children
         .split_whitespace()

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a service may take to answer first.
-const FIRST_ANSWER: Duration = Duration::from_secs(120);
+const FIRST_ANSWER: Duration = Duration::from_secs(300);
 
 /// A running pod sandbox; removed when dropped.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl<'n> Pod<'n> {
     /// Asks the service in this pod until it answers.
     ///
     /// # Errors
-    /// When it does not within two minutes.
+    /// When it does not within five minutes.
     pub fn first_answer(&self) -> Result<(Instant, Answer)> {
         let address = self.address();
         self.node
