@@ -112,15 +112,29 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets every signal's disposition to the default and unblocks all of them.
+/// Sets every signal's disposition to the default and unblocks all of them. By
+/// the bare call: the C library keeps two signals to itself, and an ancestor may
+/// have left those ignored.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action needs no handler; refusals (SIGKILL,
-        // SIGSTOP, libc's own two) do not matter.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    const SIGNALS: libc::c_int = 64;
+    // handler, flags, restorer, mask: all zero is the default action.
+    let default = [0u64; 4];
+    let none: *const u64 = std::ptr::null();
+    for signal in 1..=SIGNALS {
+        // SAFETY: `default` is as large as the kernel's struct; no old action is
+        // asked for. Refusals (SIGKILL, SIGSTOP) do not matter.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                size_of::<u64>(),
+            )
+        };
     }
     let none = nix::sys::signal::SigSet::empty();
-    // Cannot fail with a valid `how`.
+    // Cannot fail with a valid mask.
     none.thread_set_mask().ok();
 }
 

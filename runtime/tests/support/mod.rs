@@ -1,16 +1,18 @@
 //! A bundle from Debian's busybox, and a way to run it through the worker.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::pipe2;
 use reprise_runtime::worker::{
     Create, CriuConfig, Exec, Prepared, Remove, RootfsMount, Started, Stdio, Worker,
 };
@@ -26,6 +28,8 @@ pub struct Case {
     pub id: String,
     pub spec: Value,
     pub terminal: bool,
+    /// More image layers, uppermost first.
+    pub lower: Vec<String>,
     workers: Vec<i32>,
 }
 
@@ -50,6 +54,7 @@ impl Case {
             id,
             spec,
             terminal: false,
+            lower: Vec::new(),
             workers: Vec::new(),
         }
     }
@@ -69,6 +74,8 @@ impl Case {
     pub fn create_request(&self) -> Create {
         let bundle = self.dir.join("bundle");
         fs::write(bundle.join("config.json"), self.spec.to_string()).unwrap();
+        let mut lower = self.lower.clone();
+        lower.push(self.dir.join("image").display().to_string());
         let at = |sub: &str| self.dir.join(sub).display().to_string();
         Create {
             namespace: "unit".to_owned(),
@@ -82,7 +89,7 @@ impl Case {
                     "index=off".to_owned(),
                     format!("workdir={}", at("work")),
                     format!("upperdir={}", at("upper")),
-                    format!("lowerdir={}", at("image")),
+                    format!("lowerdir={}", lower.join(":")),
                 ],
             }],
             terminal: self.terminal,
@@ -227,7 +234,8 @@ fn image(dir: &Path) {
     fs::copy(busybox, dir.join("bin/busybox")).unwrap();
     for applet in [
         "sh", "cat", "id", "sleep", "true", "false", "echo", "ls", "grep", "pwd", "env", "tty",
-        "touch", "mkdir", "kill", "stat", "head", "chmod", "test", "printf", "awk", "ulimit",
+        "touch", "mkdir", "kill", "stat", "head", "chmod", "test", "printf", "awk", "readlink",
+        "stty",
     ] {
         symlink("busybox", dir.join("bin").join(applet)).unwrap();
     }
@@ -304,23 +312,37 @@ pub fn exit_code(pid: i32) -> i32 {
     wait_within(pid, DEADLINE)
 }
 
+static ENDED: Mutex<BTreeMap<i32, i32>> = Mutex::new(BTreeMap::new());
+
+/// Reaps whatever ends, as the shim does: a dead process in a pid namespace that
+/// nobody reaps keeps the namespace's init from ending.
 fn wait_within(pid: i32, time: Duration) -> i32 {
     let end = Instant::now() + time;
     loop {
-        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => return code,
-            Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
-            // Still the worker's child, or running.
-            Ok(_) | Err(nix::errno::Errno::ECHILD) => {
-                assert!(Instant::now() < end, "process {pid} does not end");
-                std::thread::sleep(Duration::from_millis(1));
+        let mut ended = ENDED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => ended.insert(pid.as_raw(), code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                ended.insert(pid.as_raw(), 128 + signal as i32)
             }
-            Err(e) => panic!("waitpid {pid}: {e}"),
+            _ => None,
+        };
+        if let Some(code) = ended.remove(&pid) {
+            return code;
         }
+        assert!(Instant::now() < end, "process {pid} does not end");
+        drop(ended);
+        std::thread::sleep(Duration::from_micros(500));
     }
 }
 
-pub fn set_nonblocking(fd: &OwnedFd) {
-    use nix::fcntl::{FcntlArg, fcntl};
-    fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+/// Waits until something is so.
+pub fn eventually(so: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !so() {
+        assert!(Instant::now() < end, "it does not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
