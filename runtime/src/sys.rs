@@ -3,6 +3,12 @@
 
 // ---- Rooms: what cgroup/ and store/ need ------------------------------------
 
+mod mount;
+mod process;
+
+pub use mount::*;
+pub use process::*;
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
