@@ -1,6 +1,185 @@
 //! All unsafe code, each piece in a small documented function.
+#![allow(unsafe_code, reason = "the one file where unsafe code lives")]
 
-#![allow(unsafe_code, reason = "the one place for it")]
+// ---- Rooms: what cgroup/ and store/ need ------------------------------------
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Takes a descriptor that a system call has just made for us.
+fn made(fd: libc::c_int) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel returned it as new, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// An eventfd, not blocking, closed on exec (`man 2 eventfd`).
+///
+/// # Errors
+/// Out of descriptors.
+pub fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers, touches no memory of ours.
+    made(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+}
+
+/// An inotify that becomes readable when the file changes (`IN_MODIFY`) or goes;
+/// not blocking, closed on exec (`man 7 inotify`).
+///
+/// # Errors
+/// Out of descriptors or watches; no such file.
+pub fn inotify_modify(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: takes an integer, touches no memory of ours.
+    let fd = made(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
+    let mask = libc::IN_MODIFY | libc::IN_DELETE_SELF;
+    // SAFETY: fd is an open inotify; path is a C string that outlives the call.
+    if unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), mask) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
+}
+
+/// One BPF instruction (`struct bpf_insn`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BpfInsn {
+    /// Operation.
+    pub code: u8,
+    /// Destination register in the low half, source in the high half (as C bit
+    /// fields lie on little-endian machines).
+    pub regs: u8,
+    /// Jump distance or memory offset.
+    pub off: i16,
+    /// Constant.
+    pub imm: i32,
+}
+
+/// The start of `union bpf_attr` for `BPF_PROG_LOAD`; what follows is zero to
+/// the kernel.
+#[repr(C)]
+struct BpfProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// The start of `union bpf_attr` for `BPF_PROG_ATTACH`.
+#[repr(C)]
+struct BpfProgAttach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+/// `bpf(2)` with a command and its attributes.
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_int> {
+    let size = std::mem::size_of::<T>();
+    // SAFETY: attributes points to size bytes that stay ours during the call; the
+    // kernel writes at most that many.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    libc::c_int::try_from(result).map_err(io::Error::other)
+}
+
+/// Loads a program that decides about devices of a cgroup
+/// (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+///
+/// # Errors
+/// The kernel refuses it, or us.
+pub fn bpf_load_device_program(code: &[BpfInsn]) -> io::Result<OwnedFd> {
+    const PROG_LOAD: libc::c_long = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let license = c"Apache-2.0";
+    let mut attributes = BpfProgLoad {
+        prog_type: CGROUP_DEVICE,
+        insn_cnt: u32::try_from(code.len()).map_err(io::Error::other)?,
+        insns: code.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    made(bpf(PROG_LOAD, &mut attributes)?)
+}
+
+/// Puts a device program in force for a cgroup and all below it. Programs of
+/// parents stay in force.
+///
+/// # Errors
+/// The kernel refuses it, or us.
+pub fn bpf_attach_device_program(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
+    const PROG_ATTACH: libc::c_long = 8;
+    const CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let mut attributes = BpfProgAttach {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_bpf_fd: program.as_raw_fd().cast_unsigned(),
+        attach_type: CGROUP_DEVICE,
+        attach_flags: ALLOW_MULTI,
+    };
+    bpf(PROG_ATTACH, &mut attributes).map(drop)
+}
+
+/// Copies all extended attributes of `from` to `to` (`man 7 xattr`), those of
+/// overlay (`trusted.overlay.*`) included.
+///
+/// # Errors
+/// The file system refuses one.
+pub fn copy_xattrs(from: &File, to: &File) -> io::Result<()> {
+    // SAFETY: a null buffer of no length asks for the length only.
+    let len = unsafe { libc::flistxattr(from.as_raw_fd(), std::ptr::null_mut(), 0) };
+    if len < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => Ok(()),
+            _ => Err(error),
+        };
+    }
+    let mut names = vec![0_u8; usize::try_from(len).map_err(io::Error::other)?];
+    // SAFETY: the buffer is ours and as long as we say.
+    let len = unsafe { libc::flistxattr(from.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
+    names.truncate(usize::try_from(len).map_err(|_| io::Error::last_os_error())?);
+    let mut value = vec![0_u8; 64 << 10]; // XATTR_SIZE_MAX
+    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let name = CString::new(name)?;
+        // SAFETY: name is a C string, the buffer is ours and as long as we say.
+        let len = unsafe {
+            libc::fgetxattr(
+                from.as_raw_fd(),
+                name.as_ptr(),
+                value.as_mut_ptr().cast(),
+                value.len(),
+            )
+        };
+        let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: name is a C string, the buffer is ours and at least len long.
+        let done = unsafe {
+            libc::fsetxattr(to.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), len, 0)
+        };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
 
 // --- A child in other namespaces, with chosen descriptors (worker::criu) ---
 

@@ -1,0 +1,324 @@
+//! Device rules: what a list of rules means, worked out before the kernel is
+//! asked, so that v1's files and v2's program enforce the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::file;
+use crate::error::{Error, ErrorKind, Result};
+
+/// `r`, `w` and `m` (mknod) as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Access(pub(super) u8);
+
+impl Access {
+    pub(super) const READ: u8 = 1;
+    pub(super) const WRITE: u8 = 2;
+    pub(super) const MKNOD: u8 = 4;
+    pub(super) const ALL: u8 = 7;
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut bits = 0;
+        for letter in text.chars() {
+            bits |= match letter {
+                'r' => Self::READ,
+                'w' => Self::WRITE,
+                'm' => Self::MKNOD,
+                _ => return None,
+            };
+        }
+        (bits != 0).then_some(Self(bits))
+    }
+
+    fn text(self) -> String {
+        [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MKNOD, 'm')]
+            .into_iter()
+            .filter_map(|(bit, letter)| (self.0 & bit != 0).then_some(letter))
+            .collect()
+    }
+}
+
+/// Which devices a rule is about; an absent number is a wildcard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Device {
+    pub(super) block: bool,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+}
+
+impl Device {
+    const fn char(major: Option<u32>, minor: Option<u32>) -> Self {
+        Self {
+            block: false,
+            major,
+            minor,
+        }
+    }
+
+    fn text(self) -> String {
+        let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+        format!(
+            "{} {}:{}",
+            if self.block { 'b' } else { 'c' },
+            number(self.major),
+            number(self.minor)
+        )
+    }
+}
+
+/// What a list of rules comes to: a default, and the exceptions to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Rules {
+    /// Whether what no exception names is allowed.
+    pub(super) allow_by_default: bool,
+    /// Allowed when the default is to deny, and the other way round.
+    pub(super) exceptions: BTreeMap<Device, Access>,
+}
+
+/// Devices that every container gets, as with runc: making any node, and using
+/// null, zero, full, random, urandom, tty, ptmx, the ptys and tun.
+const DEFAULTS: [(Device, u8); 11] = [
+    (Device::char(None, None), Access::MKNOD),
+    (
+        Device {
+            block: true,
+            major: None,
+            minor: None,
+        },
+        Access::MKNOD,
+    ),
+    (Device::char(Some(1), Some(3)), Access::ALL),
+    (Device::char(Some(1), Some(5)), Access::ALL),
+    (Device::char(Some(1), Some(7)), Access::ALL),
+    (Device::char(Some(1), Some(8)), Access::ALL),
+    (Device::char(Some(1), Some(9)), Access::ALL),
+    (Device::char(Some(5), Some(0)), Access::ALL),
+    (Device::char(Some(5), Some(2)), Access::ALL),
+    (Device::char(Some(136), None), Access::ALL),
+    (Device::char(Some(10), Some(200)), Access::ALL),
+];
+
+impl Rules {
+    /// The spec's rules in order, upon a default of deny, and then the devices
+    /// that every container gets: last, since engines begin their list with a
+    /// rule that denies all.
+    ///
+    /// # Errors
+    /// InvalidArgument: a rule that is malformed, or one that v1 could not keep
+    /// (a hole in a wildcard).
+    pub(super) fn of(spec: Option<&[LinuxDeviceCgroup]>) -> Result<Self> {
+        let mut rules = Self::default();
+        for (at, rule) in spec.unwrap_or_default().iter().enumerate() {
+            rules.add_spec(rule).map_err(|why| {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("linux.resources.devices[{at}]: {why}"),
+                )
+            })?;
+        }
+        for (device, access) in DEFAULTS {
+            rules.add(device, Access(access), true).map_err(|why| {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "linux.resources.devices denies {} in a way that does not go with the \
+                         devices every container gets: {why}",
+                        device.text()
+                    ),
+                )
+            })?;
+        }
+        Ok(rules)
+    }
+
+    fn add_spec(&mut self, rule: &LinuxDeviceCgroup) -> std::result::Result<(), String> {
+        let access = rule.access().as_deref().unwrap_or_default();
+        let access = Access::parse(access)
+            .ok_or_else(|| format!("access {access:?} is not made of r, w and m"))?;
+        let number = |what: &str, value: Option<i64>| match value {
+            None | Some(-1) => Ok(None),
+            Some(n) => u32::try_from(n)
+                .map(Some)
+                .map_err(|_| format!("{what} {n} is not a device number")), // the number says it all
+        };
+        let major = number("major", rule.major())?;
+        let minor = number("minor", rule.minor())?;
+        let block = match rule.typ().unwrap_or_default() {
+            LinuxDeviceType::A => {
+                if major.is_some() || minor.is_some() || access.0 != Access::ALL {
+                    return Err(
+                        "type a means all devices and all access; leave major and minor \
+                                out and set access to rwm"
+                            .to_owned(),
+                    );
+                }
+                self.allow_by_default = rule.allow();
+                self.exceptions.clear();
+                return Ok(());
+            }
+            LinuxDeviceType::B => true,
+            LinuxDeviceType::C | LinuxDeviceType::U => false,
+            LinuxDeviceType::P => return Err("type p is no device".to_owned()),
+        };
+        let device = Device {
+            block,
+            major,
+            minor,
+        };
+        self.add(device, access, rule.allow())
+    }
+
+    /// Adds one rule. A rule against the default becomes an exception; one that
+    /// agrees with it takes an exception back, which is possible only for exactly
+    /// the devices that the exception names: a part of a wildcard cannot be
+    /// taken out, and v1 would ignore the attempt silently.
+    fn add(
+        &mut self,
+        device: Device,
+        access: Access,
+        allow: bool,
+    ) -> std::result::Result<(), String> {
+        if allow != self.allow_by_default {
+            self.exceptions.entry(device).or_default().0 |= access.0;
+            return Ok(());
+        }
+        let covers = |wide: Option<u32>, narrow: Option<u32>| wide.is_none() || wide == narrow;
+        let hole = self.exceptions.iter().find(|(other, given)| {
+            **other != device
+                && other.block == device.block
+                && covers(other.major, device.major)
+                && covers(other.minor, device.minor)
+                && given.0 & access.0 != 0
+        });
+        // Allowing more under a default of allow needs no exception, so only
+        // rules that deny would make a hole that matters.
+        if let (Some((wide, _)), false) = (hole, allow) {
+            return Err(format!(
+                "{} cannot be taken out of the rule for {}; list what is allowed instead",
+                device.text(),
+                wide.text()
+            ));
+        }
+        let narrower: Vec<Device> = self
+            .exceptions
+            .keys()
+            .copied()
+            .filter(|other| {
+                other.block == device.block
+                    && covers(device.major, other.major)
+                    && covers(device.minor, other.minor)
+            })
+            .collect();
+        for other in narrower {
+            if let Some(given) = self.exceptions.get_mut(&other) {
+                given.0 &= !access.0;
+                if given.0 == 0 {
+                    self.exceptions.remove(&other);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rules to a v1 devices cgroup: the default, then the exceptions.
+    pub(super) fn write_v1(&self, dir: &Path) -> Result<()> {
+        let (default, exception) = if self.allow_by_default {
+            ("devices.allow", "devices.deny")
+        } else {
+            ("devices.deny", "devices.allow")
+        };
+        file::write(dir, default, "a")?;
+        for (device, access) in &self.exceptions {
+            let rule = format!("{} {}", device.text(), access.text());
+            file::write(dir, exception, &rule)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a use of a device is allowed; what both kernels must agree with.
+    #[cfg(test)]
+    pub(super) fn allows(&self, block: bool, major: u32, minor: u32, access: u8) -> bool {
+        let hit = self.exceptions.iter().any(|(device, given)| {
+            device.block == block
+                && device.major.is_none_or(|m| m == major)
+                && device.minor.is_none_or(|m| m == minor)
+                && if self.allow_by_default {
+                    given.0 & access != 0
+                } else {
+                    given.0 & access == access
+                }
+        });
+        hit != self.allow_by_default
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(json: &str) -> Result<Rules> {
+        let list: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
+        Rules::of(Some(&list))
+    }
+
+    #[test]
+    fn nothing_given_means_only_what_every_container_gets() {
+        let rules = Rules::of(None).unwrap();
+        assert!(!rules.allow_by_default);
+        assert!(rules.allows(false, 1, 3, Access::READ));
+        assert!(rules.allows(true, 8, 0, Access::MKNOD));
+        assert!(!rules.allows(true, 8, 0, Access::READ));
+    }
+
+    #[test]
+    fn the_usual_list_denies_first_and_then_allows() {
+        let rules = rules(
+            r#"[{"allow":false,"access":"rwm"},
+                {"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]"#,
+        )
+        .unwrap();
+        assert!(rules.allows(false, 10, 229, Access::READ));
+        assert!(rules.allows(false, 1, 3, Access::WRITE));
+        assert!(!rules.allows(false, 10, 1, Access::READ));
+    }
+
+    #[test]
+    fn a_privileged_container_may_use_everything() {
+        let rules = rules(r#"[{"allow":true,"access":"rwm"}]"#).unwrap();
+        assert!(rules.allow_by_default);
+        assert!(rules.exceptions.is_empty());
+    }
+
+    #[test]
+    fn minus_one_is_a_wildcard() {
+        let rules =
+            rules(r#"[{"allow":true,"type":"b","major":8,"minor":-1,"access":"r"}]"#).unwrap();
+        assert!(rules.allows(true, 8, 17, Access::READ));
+        assert!(!rules.allows(true, 8, 17, Access::WRITE));
+    }
+
+    #[test]
+    fn a_hole_in_a_wildcard_is_refused_not_ignored() {
+        let error = rules(
+            r#"[{"allow":true,"type":"c","major":10,"access":"rw"},
+                {"allow":false,"type":"c","major":10,"minor":1,"access":"r"}]"#,
+        )
+        .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument);
+        assert!(error.message.contains("devices[1]"), "{error}");
+    }
+
+    #[test]
+    fn malformed_rules_are_named() {
+        for bad in [
+            r#"[{"allow":true,"type":"c","access":"x"}]"#,
+            r#"[{"allow":true,"type":"c"}]"#,
+            r#"[{"allow":true,"type":"c","major":-2,"access":"r"}]"#,
+            r#"[{"allow":true,"type":"a","major":1,"access":"rwm"}]"#,
+        ] {
+            assert!(rules(bad).unwrap_err().message.contains("devices[0]"));
+        }
+    }
+}
