@@ -58,7 +58,7 @@ pub(crate) enum Notification {
     /// Restore: the tasks stand and run as soon as this is answered.
     PreResume,
     /// Anything else; needs nothing but the answer.
-    Other(String),
+    Other,
 }
 
 /// What came from CRIU.
@@ -115,7 +115,7 @@ impl Criu {
         let child = command.spawn().map_err(|e| unusable(&path, &e))?;
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let criu = Self {
-            exited: sys::pidfd(pid).doing("Cannot watch criu")?,
+            exited: sys::pidfd_open(pid).doing("Cannot watch criu")?,
             child,
             socket,
             work: work.to_owned(),
@@ -248,7 +248,7 @@ impl Criu {
             let mut fds = Vec::new();
             for part in message.cmsgs().doing("Cannot read descriptors from criu")? {
                 if let ControlMessageOwned::ScmRights(numbers) = part {
-                    fds.extend(sys::received(&numbers));
+                    fds.extend(numbers.into_iter().map(sys::own));
                 }
             }
             (message.bytes, fds)
@@ -325,7 +325,7 @@ fn read_notification(notify: &Criu_notify, fds: Vec<OwnedFd>) -> Notification {
         "pre-resume" => Notification::PreResume,
         script => match (script, fds.into_iter().next()) {
             ("orphan-pts-master", Some(master)) => Notification::ConsoleMaster(master),
-            _ => Notification::Other(script.to_owned()),
+            _ => Notification::Other,
         },
     }
 }

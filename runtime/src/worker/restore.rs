@@ -109,7 +109,8 @@ impl Restored {
         let (early, _) = split(self.resources());
         self.ground.cgroup.apply(early.as_ref())?;
         self.clock.step("cgroup_apply");
-        self.ground.cgroup.join(self.criu()?.pid())?;
+        let criu = self.criu()?.pid();
+        self.ground.cgroup.join(criu)?;
         self.clock.step("cgroup_join");
         let options = self.options(images, &inherited, mounts)?;
         self.criu()?.begin(Criu_req_type::RESTORE, options)?;
@@ -151,12 +152,13 @@ impl Restored {
         if self.record.terminal && self.console.is_none() {
             return Err(Error::internal("CRIU did not hand over the restored console"));
         }
+        let criu = self.criu()?.pid();
         verify::Expected {
             spec: &self.ground.spec,
             layout: &self.layout,
             record: &self.record,
             rootfs: &self.ground.paths.rootfs,
-            criu: self.criu()?.pid(),
+            criu,
         }
         .check(init, &self.ground.cgroup.pids()?)?;
         self.clock.step("verify");
@@ -167,7 +169,7 @@ impl Restored {
         if let Some(stage) = self.stage.take() {
             stage.remove()?;
         }
-        super::container::forge_state(&self.create, &self.ground, init)?;
+        super::container::forge_state(&self.create, &self.ground.spec, init)?;
         self.clock.step("settle");
         Ok(())
     }
