@@ -98,7 +98,11 @@ fn build(
     });
     let pid = match built {
         Ok(pid) => pid,
-        Err(e) => return Err(peek_verdict(&verdict).unwrap_or(e)),
+        Err(e) => {
+            let told =
+                peek_verdict(&verdict).or_else(|| cause("cannot create the container", mark));
+            return Err(told.unwrap_or(e));
+        }
     };
     clock.step("libcontainer_create");
     let resources = ground
@@ -332,11 +336,16 @@ fn verdict(text: &str) -> Option<Error> {
 
 /// libcontainer's error in one line, with the cause that it told on the side.
 fn failure(what: &str, error: &LibcontainerError, mark: u64) -> Error {
-    let mut full = Error::because(what, error);
-    if let Some(cause) = trace::since(mark).first() {
-        full.message = format!("{}: {cause}", full.message);
-    }
-    full
+    cause(what, mark).unwrap_or_else(|| Error::because(what, error))
+}
+
+/// The innermost cause, which came first. The error itself only adds layers; and
+/// it may not arrive at all: libcontainer cleans up by killing what is in the
+/// cgroup, our helper among it.
+fn cause(what: &str, mark: u64) -> Option<Error> {
+    let lines = trace::since(mark);
+    let first = lines.first()?;
+    Some(Error::internal(format!("{what}: {first}")))
 }
 
 /// Writes the state by which libcontainer knows a container that it did not make
