@@ -97,6 +97,7 @@ tests![
     nothing_of_the_worker_leaks_in,
     its_executable_is_read_only,
     large_specs_and_many_layers,
+    devices_anywhere_and_twice,
     how_long_it_takes,
 ];
 
@@ -480,6 +481,19 @@ fn large_specs_and_many_layers() {
         })
         .collect();
     assert_eq!(case.run(), (0, "39".to_owned()));
+}
+
+fn devices_anywhere_and_twice() {
+    let mut case = Case::new(&["stat", "-c", "%t:%T %a %u", "/data/disk", "/dev/twice"]);
+    let node = |path: &str, minor: u32| json!({"path": path, "type": "c", "major": 1, "minor": minor, "fileMode": 0o622, "uid": 5});
+    let devices = json!([
+        node("/data/disk", 3),
+        node("/dev/twice", 5),
+        node("/dev/twice", 7)
+    ]);
+    case.set("/linux/devices", devices);
+    let (code, out) = case.run();
+    assert_eq!((code, out.as_str()), (0, "1:3 622 5\n1:7 622 5\n"));
 }
 
 fn how_long_it_takes() {

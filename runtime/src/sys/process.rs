@@ -1,6 +1,6 @@
 //! Processes: descriptors, signals, identity, execve.
 
-use std::ffi::{CStr, CString, c_int, c_uint};
+use std::ffi::{CStr, CString, c_uint};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -83,7 +83,14 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: nix::fcntl::OFlag)
 /// Marks every descriptor from `first` on to be closed by execve.
 pub fn close_on_exec_from(first: c_uint) {
     // SAFETY: no pointers are passed; descriptors only gain a flag.
-    unsafe { libc::close_range(first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
 }
 
 /// Closes every descriptor from `first` on. Only at the very beginning of a

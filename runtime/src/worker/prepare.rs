@@ -2,13 +2,13 @@
 //! runc is taken out here and done by our executor, or by the worker; the bundle
 //! itself is never written to.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Linux, Process, Spec, User};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process, Spec, User};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -89,6 +89,7 @@ pub(super) fn for_libcontainer(spec: &Spec, rootfs: &Path, cgroup: &Cgroup) -> R
         .set_resources(None)
         .set_cgroups_path(Some(PathBuf::from(cgroup.path())));
     normalise_propagation(&mut linux)?;
+    keep_devices_that_libcontainer_can_make(&mut linux);
     spec.set_linux(Some(linux));
     Ok(spec)
 }
@@ -151,6 +152,60 @@ fn normalise_propagation(linux: &mut Linux) -> Result<()> {
     Ok(())
 }
 
+/// libcontainer refuses devices outside /dev, and a path given twice; the first
+/// are made by `fit_rootfs`, of the second the last counts.
+fn keep_devices_that_libcontainer_can_make(linux: &mut Linux) {
+    let Some(devices) = linux.devices().clone() else {
+        return;
+    };
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<LinuxDevice> = devices
+        .into_iter()
+        .rev()
+        .filter(|device| is_below_dev(device.path()) && seen.insert(device.path().clone()))
+        .collect();
+    kept.reverse();
+    linux.set_devices(Some(kept));
+}
+
+fn is_below_dev(path: &Path) -> bool {
+    path.starts_with("/dev") && path != Path::new("/dev")
+}
+
+/// Makes a device node in the rootfs, links resolved inside it.
+fn make_device(root: BorrowedFd<'_>, device: &LinuxDevice) -> std::result::Result<(), Errno> {
+    use nix::sys::stat::{SFlag, fchmodat, makedev, mknodat};
+    let kind = match device.typ() {
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        LinuxDeviceType::P => SFlag::S_IFIFO,
+        _ => SFlag::S_IFCHR,
+    };
+    let (Some(parent), Some(name)) = (device.path().parent(), device.path().file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    make_dirs_in_root(root, parent)?;
+    let dir = sys::open_in_root(root, parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let number = |n: i64| u64::try_from(n).map_err(|_negative| Errno::EINVAL);
+    let number = makedev(number(device.major())?, number(device.minor())?);
+    let mode = Mode::from_bits_truncate(device.file_mode().unwrap_or(0o666) & 0o7777);
+    let at = Some(dir.as_raw_fd());
+    match mknodat(at, name, kind, mode, number) {
+        // A node of an earlier start, or a file of the image: replaced by neither.
+        Err(Errno::EEXIST) => return Ok(()),
+        other => other?,
+    }
+    // The umask took bits away.
+    fchmodat(at, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    nix::unistd::fchownat(
+        at,
+        name,
+        Some(nix::unistd::Uid::from_raw(uid)),
+        Some(nix::unistd::Gid::from_raw(gid)),
+        nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+    )
+}
+
 /// Makes the rootfs fit: `/dev` must be a real directory, since libcontainer
 /// follows a link there out of the rootfs; the working directory must exist.
 pub(super) fn fit_rootfs(rootfs: &Path, spec: &Spec) -> Result<()> {
@@ -158,6 +213,13 @@ pub(super) fn fit_rootfs(rootfs: &Path, spec: &Spec) -> Result<()> {
     let dev = rootfs.join("dev");
     if std::fs::symlink_metadata(&dev).is_ok_and(|meta| !meta.is_dir()) {
         std::fs::remove_file(&dev).doing("cannot replace /dev, which is no directory")?;
+    }
+    let devices = spec.linux().as_ref().and_then(|l| l.devices().as_ref());
+    for device in devices.into_iter().flatten() {
+        if !is_below_dev(device.path()) {
+            make_device(root.as_fd(), device)
+                .doing(format!("cannot make device {}", device.path().display()))?;
+        }
     }
     if let Some(process) = spec.process() {
         // A read-only rootfs, or one that a volume will cover there: the executor
@@ -169,10 +231,9 @@ pub(super) fn fit_rootfs(rootfs: &Path, spec: &Spec) -> Result<()> {
 
 /// `mkdir -p` below `root`, every step resolved inside it.
 pub(super) fn make_dirs_in_root(
-    root: std::os::fd::BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
     path: &Path,
 ) -> std::result::Result<(), Errno> {
-    use std::os::fd::AsRawFd;
     let mut dir = root.try_clone_to_owned().map_err(|_full| Errno::EMFILE)?;
     let mut so_far = PathBuf::from("/");
     for part in path.components() {
