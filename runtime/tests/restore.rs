@@ -462,7 +462,8 @@ fn binds_and_shared_memory() {
     }
     // A read-only mount that the image has writable is refused.
     let mut other = make("other");
-    bind(&mut other, "/etc/hosts", &other.dir.join("hosts"), &["rbind", "rprivate", "ro"]);
+    let hosts = other.dir.join("hosts");
+    bind(&mut other, "/etc/hosts", &hosts, &["rbind", "rprivate", "ro"]);
     let (_, refused, _) = try_restore(&mut other, checkpoint.restore(), None);
     let error = refused.unwrap_err();
     assert!(error.message.contains("the mount at /etc/hosts is not ro"), "{error}");

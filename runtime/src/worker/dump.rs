@@ -277,13 +277,13 @@ impl Drop for Standstill {
 fn describe(pid: i32, spec: &Spec, layout: &Layout) -> Result<Record> {
     let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
     let mut record = Record::new(terminal == Some(true));
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
     for mount in layout::mounts_of(pid)? {
-        let Some(kind) = layout.kind_of(&mount.at, &mount.fstype) else {
+        let Some(kind) = layout.kind_of(&root, &mount.at, &mount.fstype) else {
             continue;
         };
         if kind == Kind::CgroupRoot {
-            let dir = layout::on_host(Path::new(&format!("/proc/{pid}/root")), &mount.at);
-            record.cgroup_links = links_in(&dir)?;
+            record.cgroup_links = links_in(&layout::on_host(&root, &mount.at))?;
         }
         record.mounts.insert(mount.at, kind);
     }

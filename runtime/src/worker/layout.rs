@@ -51,11 +51,12 @@ impl Layout {
         found.map(|(_, mount)| mount)
     }
 
-    /// How a restore has to make the mount that is at `path`; `None` leaves it to
-    /// CRIU.
-    pub(super) fn kind_of(&self, path: &Path, fstype: &str) -> Option<Kind> {
+    /// How a restore has to make the mount that is at `path` in `root`; `None`
+    /// leaves it to CRIU.
+    pub(super) fn kind_of(&self, root: &Path, path: &Path, fstype: &str) -> Option<Kind> {
         if self.masked.iter().any(|masked| masked == path) {
-            let dir = fstype == "tmpfs";
+            // The type tells nothing: /dev/null may be one of the container's own.
+            let dir = on_host(root, path).is_dir();
             return Some(if dir { Kind::MaskedDir } else { Kind::MaskedFile });
         }
         let is = |mount: &Mount, typ: &str| mount.typ().as_deref() == Some(typ);
