@@ -1,5 +1,7 @@
 //! A checkpoint's manifest: what `manifest.json` beside the images says.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
@@ -26,11 +28,59 @@ pub struct Manifest {
     pub image_bytes: u64,
     /// How long the container stood still, in microseconds.
     pub frozen_us: u64,
-    /// Names of the writable layers below `rootfs/`, uppermost first.
+    /// Names of the writable layers below `rootfs/`, uppermost first. Left empty,
+    /// the store fills it in.
     pub layers: Vec<String>,
     /// Size and name of every file of CRIU's images, so that a missing or
-    /// truncated one is noticed before CRIU starts.
+    /// truncated one is noticed before CRIU starts. The store fills it in.
     pub files: Vec<ImageFile>,
+    /// A hash for each field of the fingerprint ([`Subject::hashes`]), so that
+    /// one can say in which a container differs.
+    ///
+    /// [`Subject::hashes`]: crate::fingerprint::Subject::hashes
+    #[serde(default)]
+    pub fields: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// Why it cannot be used: garbage, or a version that this build does not read.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        // The version first: a later one may well hold what this build calls
+        // garbage.
+        let head: Head = serde_json::from_slice(text)
+            .map_err(|e| format!("its manifest is not readable ({e})"))?;
+        if head.version != MANIFEST_VERSION {
+            return Err(format!(
+                "its manifest has version {}, and this build reads version {MANIFEST_VERSION}",
+                head.version
+            ));
+        }
+        let manifest: Self = serde_json::from_slice(text)
+            .map_err(|e| format!("its manifest is not readable ({e})"))?;
+        let mut names = manifest
+            .layers
+            .iter()
+            .chain(manifest.files.iter().map(|f| &f.name));
+        match names.find(|name| !is_file_name(name)) {
+            Some(bad) => Err(format!("its manifest names a file {bad:?}")),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// What every version of the manifest starts with.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+}
+
+/// Whether a text names a file in a directory, and nothing else.
+#[must_use]
+pub fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\0'])
 }
 
 /// One file of CRIU's images.

@@ -144,7 +144,7 @@ fn limits_are_written_and_can_move_both_ways() {
     if own.0.is_v2() {
         return;
     }
-    let set = |json| own.0.update(&resources(json));
+    let set = |json: &str| own.0.update(&resources(json));
     set(
         r#"{"memory":{"limit":104857600,"swap":104857600,"reservation":52428800,"swappiness":10},
             "cpu":{"shares":512,"quota":50000,"period":100000,"cpus":"0","mems":"0"},

@@ -2,33 +2,51 @@
 //!
 //! ```text
 //! <root>/checkpoints/<id>/manifest.json, images/, rootfs/<n>/   whole or absent
+//!                         boot       boot id of the node when it was committed
+//!                         durable    empty; everything has reached the disk
 //! <root>/index/<fingerprint> -> ../checkpoints/<id>             a cache
 //! <root>/staging/<id>/                                          being made
 //! ```
+//!
+//! A checkpoint appears by one rename and goes by one. Between `commit` and
+//! `settle` its data may exist in memory only: then it counts only for the boot
+//! in which it was made. The index may be lost at any time: what is lost is not
+//! found until [`Store::rebuild_index`], and starts cold.
 
+mod copy;
+mod staging;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Manifest;
-use crate::error::Result;
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
+
+pub use staging::Staging;
 
 /// A store of checkpoints on this node.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    root: PathBuf,
+}
 
 /// A checkpoint in the store.
 #[derive(Debug, Clone)]
-pub struct Stored {}
-
-/// A checkpoint in the making; dropped without `commit`, it is removed.
-#[derive(Debug)]
-pub struct Staging {}
+pub struct Stored {
+    dir: PathBuf,
+    manifest: Manifest,
+}
 
 impl Store {
     /// A store at `root` (`/var/lib/reprise`). No I/O.
     #[must_use]
-    pub fn at(_root: &Path) -> Self {
-        unimplemented!()
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// The newest usable checkpoint for a fingerprint. A miss is one file-system
@@ -37,16 +55,40 @@ impl Store {
     /// # Errors
     /// A checkpoint is there but unusable (garbage manifest, unknown version,
     /// missing or truncated file): the reason, for the log; start cold then.
-    pub fn find(&self, _fingerprint: &Fingerprint) -> Result<Option<Stored>> {
-        unimplemented!()
+    pub fn find(&self, fingerprint: &Fingerprint) -> Result<Option<Stored>> {
+        let link = self.index().join(fingerprint.as_str());
+        let target = match fs::read_link(&link) {
+            Ok(target) => target,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                return Err(Error::because(
+                    format_args!("Cannot read index entry {}", link.display()),
+                    &e,
+                ));
+            }
+        };
+        let id = indexed_id(&target).ok_or_else(|| {
+            Error::new(
+                ErrorKind::FailedPrecondition,
+                format!("Index entry {} points at no checkpoint", link.display()),
+            )
+        })?;
+        match self.load(id)? {
+            Some(stored) if stored.manifest.fingerprint != *fingerprint => Err(unusable(
+                id,
+                format_args!("its manifest has another fingerprint than the index says"),
+            )),
+            found => Ok(found),
+        }
     }
 
     /// Begins a checkpoint of container `container`; makes its staging directory.
+    /// Staging directories that have been left for an hour are swept.
     ///
     /// # Errors
-    /// I/O, such as a full disk.
-    pub fn begin(&self, _container: &str) -> Result<Staging> {
-        unimplemented!()
+    /// I/O, such as a full disk; a container id that cannot be a file name.
+    pub fn begin(&self, container: &str) -> Result<Staging> {
+        Staging::begin(self, container)
     }
 
     /// All checkpoints, newest first; unusable ones are left out.
@@ -54,73 +96,196 @@ impl Store {
     /// # Errors
     /// I/O.
     pub fn list(&self) -> Result<Vec<Stored>> {
-        unimplemented!()
-    }
-}
-
-impl Staging {
-    /// The checkpoint's id.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        unimplemented!()
+        let mut all: Vec<Stored> = self
+            .entries()?
+            .into_iter()
+            .filter_map(|(_, entry)| entry.ok())
+            .collect();
+        all.sort_by_key(|s| std::cmp::Reverse((made_ms(s.id()), s.id().to_owned())));
+        Ok(all)
     }
 
-    /// Existing directory for CRIU's images.
-    #[must_use]
-    pub fn images(&self) -> PathBuf {
-        unimplemented!()
-    }
-
-    /// Path for writable layer `n` (0 is uppermost); its parent exists.
-    #[must_use]
-    pub fn layer(&self, _n: usize) -> PathBuf {
-        unimplemented!()
-    }
-
-    /// Takes all files of `from` in as images, by hard link where the file system
-    /// allows it, else by reflink or copy.
+    /// All checkpoints by id, with the reason for each that cannot be used.
     ///
     /// # Errors
     /// I/O.
-    pub fn adopt_images(&self, _from: &Path) -> Result<()> {
-        unimplemented!()
+    pub fn entries(&self) -> Result<Vec<(String, Result<Stored>)>> {
+        let mut all = Vec::new();
+        for id in names(&self.checkpoints())? {
+            let entry = match self.load(&id) {
+                Ok(Some(stored)) => Ok(stored),
+                Ok(None) => continue, // removed a moment ago
+                Err(error) => Err(error),
+            };
+            all.push((id, entry));
+        }
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(all)
     }
 
-    /// Takes a layer of another checkpoint in, by hard links of its files.
+    /// The checkpoint with an id; absent if there is none.
+    ///
+    /// # Errors
+    /// It is there but unusable: the reason.
+    pub fn load(&self, id: &str) -> Result<Option<Stored>> {
+        check_id(id)?;
+        let dir = self.checkpoints().join(id);
+        let text = match fs::read(dir.join("manifest.json")) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return if dir.exists() {
+                    Err(unusable(id, format_args!("it has no manifest")))
+                } else {
+                    Ok(None)
+                };
+            }
+            Err(e) => {
+                return Err(unusable(
+                    id,
+                    format_args!("its manifest is not readable ({e})"),
+                ));
+            }
+        };
+        let manifest = Manifest::parse(&text).map_err(|why| unusable(id, format_args!("{why}")))?;
+        if manifest.id != id {
+            let other = &manifest.id;
+            return Err(unusable(id, format_args!("its manifest is of {other:?}")));
+        }
+        let stored = Stored { dir, manifest };
+        stored
+            .check()
+            .map_err(|why| unusable(id, format_args!("{why}")))?;
+        Ok(Some(stored))
+    }
+
+    /// Makes the index anew from the checkpoints that are there; entries that
+    /// lead nowhere go. Returns how many checkpoints can be found afterwards.
     ///
     /// # Errors
     /// I/O.
-    pub fn adopt_layer(&self, _from: &Path, _n: usize) -> Result<()> {
-        unimplemented!()
+    pub fn rebuild_index(&self) -> Result<usize> {
+        let mut found = std::collections::HashSet::new();
+        for stored in self.list()? {
+            let name = stored.manifest.fingerprint.as_str().to_owned();
+            if found.insert(name) {
+                self.point_index_at(&stored)?;
+            }
+        }
+        for name in names(&self.index())? {
+            if !found.contains(&name) {
+                remove_file(&self.index().join(name))?;
+            }
+        }
+        Ok(found.len())
     }
 
-    /// Makes it findable: manifest, rename, index. Data may still be on its way
-    /// to the disk; until [`Stored::settle`] it counts only for this boot.
+    /// Removes a checkpoint, usable or not; the next newest with its fingerprint
+    /// takes its place in the index. `run_root` (`/run/reprise`) says who uses it.
     ///
     /// # Errors
-    /// I/O.
-    pub fn commit(self, _manifest: Manifest) -> Result<Stored> {
-        unimplemented!()
+    /// NotFound; FailedPrecondition while a container that was restored from it is
+    /// there, since it may read its memory and files from it; I/O.
+    pub fn remove(&self, id: &str, run_root: &Path) -> Result<()> {
+        check_id(id)?;
+        let dir = self.checkpoints().join(id);
+        if !dir.exists() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("There is no checkpoint {id}; `reprise list` shows them"),
+            ));
+        }
+        if let Some(user) = users(run_root, id).first() {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!("Checkpoint {id} is in use by container {user}; remove that first"),
+            ));
+        }
+        let target = index_target(id);
+        for name in names(&self.index())? {
+            let link = self.index().join(&name);
+            if fs::read_link(&link).is_ok_and(|to| to == target) {
+                let next = self
+                    .list()?
+                    .into_iter()
+                    .find(|s| s.id() != id && s.manifest.fingerprint.as_str() == name);
+                match next {
+                    Some(stored) => self.point_index_at(&stored)?,
+                    None => remove_file(&link)?,
+                }
+            }
+        }
+        make_dir(&self.staging())?;
+        let gone = self.staging().join(format!("{id}.removed"));
+        fs::rename(&dir, &gone).doing(format_args!("Cannot remove {}", dir.display()))?;
+        fs::remove_dir_all(&gone).doing(format_args!("Cannot remove {}", gone.display()))
+    }
+
+    /// Points the index at a checkpoint, in one step.
+    fn point_index_at(&self, stored: &Stored) -> Result<()> {
+        make_dir(&self.index())?;
+        let id = stored.id();
+        let temporary = self.index().join(format!(".{id}.{}", std::process::id()));
+        let link = self.index().join(stored.manifest.fingerprint.as_str());
+        let doing = || format!("Cannot write index entry {}", link.display());
+        remove_file(&temporary)?;
+        symlink(index_target(id), &temporary).doing(doing())?;
+        fs::rename(&temporary, &link)
+            .doing(doing())
+            .inspect_err(|_| {
+                drop(remove_file(&temporary)); // the error that counts is the rename's
+            })
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.root.join("staging")
     }
 }
 
 impl Stored {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.manifest.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What it holds.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        unimplemented!()
+        &self.manifest
     }
 
     /// CRIU's images.
     #[must_use]
     pub fn images(&self) -> PathBuf {
-        unimplemented!()
+        self.dir.join("images")
     }
 
     /// Its writable layers, uppermost first.
     #[must_use]
     pub fn layers(&self) -> Vec<PathBuf> {
-        unimplemented!()
+        let rootfs = self.dir.join("rootfs");
+        let layers = self.manifest.layers.iter();
+        layers.map(|name| rootfs.join(name)).collect()
+    }
+
+    /// Whether it will be there after a crash of the node.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.dir.join("durable").exists()
     }
 
     /// Flushes everything to the disk and notes that it is there for good.
@@ -128,6 +293,147 @@ impl Stored {
     /// # Errors
     /// I/O.
     pub fn settle(&self) -> Result<()> {
-        unimplemented!()
+        let doing = || format!("Cannot flush {}", self.dir.display());
+        copy::sync_tree(&self.dir).doing(doing())?;
+        if let Some(parent) = self.dir.parent() {
+            copy::sync(parent).doing(doing())?;
+        }
+        let marker = self.dir.join("durable");
+        fs::File::create(&marker)
+            .and_then(|file| file.sync_all())
+            .doing(format_args!("Cannot write {}", marker.display()))?;
+        copy::sync(&self.dir).doing(doing())
+    }
+
+    /// Cheap checks that everything is there: a look at each file's size.
+    fn check(&self) -> std::result::Result<(), String> {
+        if !self.is_durable() {
+            let made = fs::read_to_string(self.dir.join("boot")).unwrap_or_default();
+            if made.trim().is_empty() || made.trim() != staging::boot_id() {
+                return Err("the node went down before it had reached the disk".to_owned());
+            }
+        }
+        let images = self.images();
+        for file in &self.manifest.files {
+            let name = &file.name;
+            match fs::symlink_metadata(images.join(name)) {
+                Ok(meta) if !meta.is_file() => return Err(format!("image {name} is not a file")),
+                Ok(meta) if meta.len() != file.bytes => {
+                    return Err(format!(
+                        "image {name} has {} bytes instead of {}",
+                        meta.len(),
+                        file.bytes
+                    ));
+                }
+                Ok(_) => {}
+                Err(e) => return Err(format!("image {name} cannot be found ({e})")),
+            }
+        }
+        for layer in self.layers() {
+            if !fs::symlink_metadata(&layer).is_ok_and(|meta| meta.is_dir()) {
+                return Err(format!("layer {} is missing", layer.display()));
+            }
+        }
+        Ok(())
     }
 }
+
+/// `<namespace>/<id>` of the containers that were restored from a checkpoint and
+/// are still there.
+#[must_use]
+pub fn users(run_root: &Path, checkpoint: &str) -> Vec<String> {
+    let mut users = Vec::new();
+    for namespace in names(run_root).unwrap_or_default() {
+        let dir = run_root.join(&namespace);
+        for id in names(&dir).unwrap_or_default() {
+            let file = dir.join(&id).join("restored-from");
+            if fs::read_to_string(file).is_ok_and(|text| text.trim() == checkpoint) {
+                users.push(format!("{namespace}/{id}"));
+            }
+        }
+    }
+    users
+}
+
+/// When an id was made, in milliseconds since the epoch.
+fn made_ms(id: &str) -> u64 {
+    id.rsplit_once('-')
+        .and_then(|(_, ms)| ms.parse().ok())
+        .unwrap_or(0)
+}
+
+fn index_target(id: &str) -> PathBuf {
+    Path::new("../checkpoints").join(id)
+}
+
+/// The id that an index entry points at, if it is one.
+fn indexed_id(target: &Path) -> Option<&str> {
+    let id = target.strip_prefix("../checkpoints").ok()?.to_str()?;
+    check_id(id).ok().map(|()| id)
+}
+
+/// An id is `<container>-<milliseconds>`: letters, digits, `_`, `.`, `-`, and
+/// begins with a letter or digit.
+fn check_id(id: &str) -> Result<()> {
+    let fits = id.len() <= 200
+        && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if fits {
+        Ok(())
+    } else {
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{id:?} is not an id; letters, digits, `_`, `.` and `-` make one"),
+        ))
+    }
+}
+
+fn unusable(id: &str, why: std::fmt::Arguments<'_>) -> Error {
+    Error::new(
+        ErrorKind::FailedPrecondition,
+        format!("Checkpoint {id} cannot be used: {why}"),
+    )
+}
+
+/// Names in a directory that do not begin with a dot; none if it is not there.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => {
+            return Err(Error::because(
+                format_args!("Cannot list {}", dir.display()),
+                &e,
+            ));
+        }
+    };
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect())
+}
+
+/// Makes a directory and its parents, for root alone.
+fn make_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .doing(format_args!("Cannot make {}", dir.display()))
+}
+
+/// Removes a file; none there is no error.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::because(
+            format_args!("Cannot remove {}", path.display()),
+            &e,
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

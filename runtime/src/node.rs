@@ -1,0 +1,185 @@
+//! What this node offers to a restore, read from the system.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The oldest CRIU that is driven, as `major * 10000 + minor * 100 + sublevel`.
+pub const CRIU_MIN: u32 = 40_100;
+
+/// What this node offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `x86_64`, `aarch64`.
+    pub arch: String,
+    /// CPU features (`flags` or `Features` of `/proc/cpuinfo`), those that every
+    /// CPU has.
+    pub cpu_features: BTreeSet<String>,
+    /// Kernel release.
+    pub kernel: String,
+    /// CRIU's version, as `major * 10000 + minor * 100 + sublevel`, or why it
+    /// cannot be used and what to do.
+    pub criu: Result<u32, String>,
+}
+
+impl NodeFacts {
+    /// Reads them. Runs `criu --version` (3 ms): ask when a checkpoint was found,
+    /// not before.
+    #[must_use]
+    pub fn gather(criu: &Path) -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            arch: std::env::consts::ARCH.to_owned(),
+            cpu_features: cpu_features(&cpuinfo),
+            kernel: kernel.trim().to_owned(),
+            criu: criu_version(criu),
+        }
+    }
+
+    /// Like [`NodeFacts::gather`], once per process: as long as CRIU cannot be
+    /// used it is asked again, so that mending the node needs no new pod.
+    #[must_use]
+    pub fn cached(criu: &Path) -> Self {
+        static CACHE: OnceLock<NodeFacts> = OnceLock::new();
+        if let Some(known) = CACHE.get() {
+            return known.clone();
+        }
+        let facts = Self::gather(criu);
+        if facts.criu.is_ok() {
+            // Another thread that was faster read the same.
+            drop(CACHE.set(facts.clone()));
+        }
+        facts
+    }
+}
+
+/// Features that all CPUs have.
+fn cpu_features(cpuinfo: &str) -> BTreeSet<String> {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| matches!(name.trim(), "flags" | "Features"))
+        .map(|(_, flags)| flags.split_whitespace().map(ToOwned::to_owned).collect())
+        .reduce(|a: BTreeSet<String>, b| a.intersection(&b).cloned().collect())
+        .unwrap_or_default()
+}
+
+/// CRIU's version.
+///
+/// # Errors
+/// One line: missing, not executable, unintelligible or too old, and the mend.
+pub fn criu_version(path: &Path) -> Result<u32, String> {
+    let shown = path.display();
+    let output = Command::new(path)
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => format!(
+                "CRIU is missing: no executable {shown}; install criu {} or later, or set \
+                 criu.path in {}",
+                show(CRIU_MIN),
+                crate::policy::CONFIG_PATH
+            ),
+            std::io::ErrorKind::PermissionDenied => {
+                format!("CRIU cannot be used: {shown} is not executable; chmod +x it")
+            }
+            _ => format!("CRIU cannot be used: {shown} does not run ({e}); reinstall it"),
+        })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.lines().find_map(parse_version).ok_or_else(|| {
+        format!(
+            "CRIU cannot be used: {shown} --version ended with {} and no version; reinstall it",
+            output.status
+        )
+    })?;
+    if version < CRIU_MIN {
+        return Err(format!(
+            "CRIU {} at {shown} is too old; install {} or later",
+            show(version),
+            show(CRIU_MIN)
+        ));
+    }
+    Ok(version)
+}
+
+/// `Version: 4.2.1` as 40201.
+fn parse_version(line: &str) -> Option<u32> {
+    let text = line.strip_prefix("Version:")?.trim();
+    let mut parts = text.split(['.', '-', '~', ' ']).map(str::parse::<u32>);
+    let major = parts.next()?.ok()?;
+    let minor = parts.next()?.ok()?;
+    let sublevel = parts.next().and_then(Result::ok).unwrap_or(0);
+    Some(major * 10_000 + minor.min(99) * 100 + sublevel.min(99))
+}
+
+/// 40201 as `4.2.1`, 40100 as `4.1`.
+#[must_use]
+pub fn show(version: u32) -> String {
+    let (major, minor, sub) = (version / 10_000, version / 100 % 100, version % 100);
+    match sub {
+        0 => format!("{major}.{minor}"),
+        _ => format!("{major}.{minor}.{sub}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_features_of_all_cpus_count() {
+        let text = "processor\t: 0\nflags\t\t: sse avx\n\nprocessor\t: 1\nflags\t\t: sse\n";
+        assert_eq!(cpu_features(text), BTreeSet::from(["sse".to_owned()]));
+    }
+
+    #[test]
+    fn versions_are_read_and_shown() {
+        assert_eq!(parse_version("Version: 4.2.1"), Some(40_201));
+        assert_eq!(parse_version("Version: 4.1-rc1"), Some(40_100));
+        assert_eq!(parse_version("GitID: v4.2"), None);
+        assert_eq!(show(40_201), "4.2.1");
+        assert_eq!(show(40_100), "4.1");
+    }
+
+    /// Writes from another process: a descriptor for writing that a neighbouring
+    /// test's fork has inherited would make the script "busy" for a moment.
+    fn write_script(path: &Path, text: &str) {
+        let status = Command::new("sh")
+            .args(["-c", "printf %s \"$1\" > \"$0\""])
+            .arg(path)
+            .arg(text)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    fn an_unusable_criu_is_one_line_with_the_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("criu");
+        assert!(
+            criu_version(&path)
+                .unwrap_err()
+                .contains("install criu 4.1")
+        );
+        for (script, mode, expected) in [
+            ("#!/bin/sh\necho Version: 4.2.1\n", 0o644, "not executable"),
+            ("#!/bin/sh\necho Version: 3.17\n", 0o755, "3.17 at"),
+            ("#!/bin/sh\nexit 3\n", 0o755, "no version"),
+        ] {
+            write_script(&path, script);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let error = criu_version(&path).unwrap_err();
+            assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        }
+        write_script(
+            &path,
+            "#!/bin/sh\necho Version: 4.2.1\necho GitID: v4.2.1\n",
+        );
+        assert_eq!(criu_version(&path), Ok(40_201));
+    }
+}

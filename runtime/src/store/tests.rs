@@ -1,0 +1,294 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::checkpoint::{Needs, Origin};
+
+fn fingerprint(n: u8) -> Fingerprint {
+    Fingerprint::try_from(format!("v1-{n:064x}")).unwrap()
+}
+
+fn manifest(n: u8) -> Manifest {
+    Manifest {
+        version: 0,
+        id: String::new(),
+        fingerprint: fingerprint(n),
+        origin: Origin {
+            namespace: "k8s.io".to_owned(),
+            container: "abc".to_owned(),
+            name: Some("web".to_owned()),
+            pod: None,
+            pod_namespace: None,
+            image: None,
+        },
+        created_unix_s: 1,
+        needs: Needs {
+            arch: "x86_64".to_owned(),
+            cpu_features: Vec::new(),
+            kernel: "6.18".to_owned(),
+            criu_version: 40_201,
+            memory_bytes: 1,
+        },
+        image_bytes: 0,
+        frozen_us: 5,
+        layers: Vec::new(),
+        files: Vec::new(),
+        fields: BTreeMap::new(),
+    }
+}
+
+fn room() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::at(&dir.path().join("lib"));
+    (dir, store)
+}
+
+fn put(store: &Store, n: u8) -> Stored {
+    let staging = store.begin("abc").unwrap();
+    fs::write(staging.images().join("pages-1.img"), "pages").unwrap();
+    fs::create_dir(staging.layer(0)).unwrap();
+    staging.commit(manifest(n)).unwrap()
+}
+
+#[test]
+fn what_is_committed_is_found_and_nothing_else() {
+    let (_dir, store) = room();
+    assert!(store.find(&fingerprint(1)).unwrap().is_none());
+    let stored = put(&store, 1);
+    let found = store.find(&fingerprint(1)).unwrap().unwrap();
+    assert_eq!(found.manifest(), stored.manifest());
+    assert_eq!(found.manifest().image_bytes, 5);
+    assert_eq!(found.layers().len(), 1);
+    assert!(store.find(&fingerprint(2)).unwrap().is_none());
+    assert!(names(&store.staging()).unwrap().is_empty());
+    let mode = fs::metadata(found.dir()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_dropped_staging_leaves_nothing() {
+    let (_dir, store) = room();
+    let staging = store.begin("abc").unwrap();
+    fs::write(staging.images().join("a"), "x").unwrap();
+    drop(staging);
+    assert!(names(&store.staging()).unwrap().is_empty());
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn two_in_one_moment_get_their_own_ids() {
+    let (_dir, store) = room();
+    let all: Vec<Staging> = (0..5).map(|_| store.begin("abc").unwrap()).collect();
+    let ids: std::collections::HashSet<&str> = all.iter().map(Staging::id).collect();
+    assert_eq!(ids.len(), 5);
+}
+
+#[test]
+fn a_newer_one_supersedes_and_removal_brings_the_older_back() {
+    let (dir, store) = room();
+    let old = put(&store, 1);
+    let new = put(&store, 1);
+    assert_eq!(store.find(&fingerprint(1)).unwrap().unwrap().id(), new.id());
+    store.remove(new.id(), dir.path()).unwrap();
+    assert_eq!(store.find(&fingerprint(1)).unwrap().unwrap().id(), old.id());
+    store.remove(old.id(), dir.path()).unwrap();
+    assert!(store.find(&fingerprint(1)).unwrap().is_none());
+    assert_eq!(
+        store.remove(old.id(), dir.path()).unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    assert!(names(&store.index()).unwrap().is_empty());
+    assert!(names(&store.staging()).unwrap().is_empty());
+}
+
+#[test]
+fn one_in_use_is_not_removed() {
+    let (dir, store) = room();
+    let stored = put(&store, 1);
+    let user = dir.path().join("run/k8s.io/xyz");
+    fs::create_dir_all(&user).unwrap();
+    fs::write(user.join("restored-from"), format!("{}\n", stored.id())).unwrap();
+    let error = store
+        .remove(stored.id(), &dir.path().join("run"))
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::FailedPrecondition);
+    assert!(error.message.contains("k8s.io/xyz"), "{error}");
+    assert!(store.find(&fingerprint(1)).unwrap().is_some());
+}
+
+#[test]
+fn damage_is_noticed_with_its_reason() {
+    type Damage = fn(&Path);
+    let cases: [(Damage, &str); 8] = [
+        (
+            |d| fs::write(d.join("images/pages-1.img"), "pag").unwrap(),
+            "3 bytes instead of 5",
+        ),
+        (
+            |d| fs::remove_file(d.join("images/pages-1.img")).unwrap(),
+            "cannot be found",
+        ),
+        (
+            |d| fs::write(d.join("manifest.json"), "{").unwrap(),
+            "not readable",
+        ),
+        (
+            |d| fs::remove_file(d.join("manifest.json")).unwrap(),
+            "no manifest",
+        ),
+        (
+            |d| fs::write(d.join("manifest.json"), r#"{"version":7}"#).unwrap(),
+            "reads version 1",
+        ),
+        (|d| fs::remove_dir(d.join("rootfs/0")).unwrap(), "layer"),
+        (
+            |d| fs::write(d.join("boot"), "another").unwrap(),
+            "before it had reached the disk",
+        ),
+        (
+            |d| {
+                let text = fs::read_to_string(d.join("manifest.json")).unwrap();
+                let text = text.replace("\"pages-1.img\"", "\"../../../etc/passwd\"");
+                fs::write(d.join("manifest.json"), text).unwrap();
+            },
+            "names a file",
+        ),
+    ];
+    for (damage, expected) in cases {
+        let (_dir, store) = room();
+        let stored = put(&store, 1);
+        damage(stored.dir());
+        let error = store.find(&fingerprint(1)).unwrap_err();
+        assert!(error.message.contains(expected), "{expected}: {error}");
+        assert!(error.message.contains(stored.id()), "{error}");
+        assert!(store.list().unwrap().is_empty());
+        assert!(store.entries().unwrap()[0].1.is_err());
+    }
+}
+
+#[test]
+fn a_settled_one_outlives_the_boot() {
+    let (_dir, store) = room();
+    let stored = put(&store, 1);
+    stored.settle().unwrap();
+    assert!(stored.is_durable());
+    fs::write(stored.dir().join("boot"), "another").unwrap();
+    assert!(store.find(&fingerprint(1)).unwrap().is_some());
+}
+
+#[test]
+fn a_lost_dangling_or_wrong_index_is_a_miss_until_rebuilt() {
+    let (_dir, store) = room();
+    let stored = put(&store, 1);
+    fs::remove_dir_all(store.index()).unwrap();
+    assert!(store.find(&fingerprint(1)).unwrap().is_none());
+    make_dir(&store.index()).unwrap();
+    symlink(
+        "../checkpoints/gone-1",
+        store.index().join(fingerprint(2).as_str()),
+    )
+    .unwrap();
+    assert!(store.find(&fingerprint(2)).unwrap().is_none());
+    for bad in ["/etc", "../checkpoints/../../x", "../checkpoints/a/b", "x"] {
+        let link = store.index().join(fingerprint(3).as_str());
+        remove_file(&link).unwrap();
+        symlink(bad, link).unwrap();
+        assert!(store.find(&fingerprint(3)).is_err(), "{bad}");
+    }
+    symlink(
+        index_target(stored.id()),
+        store.index().join(fingerprint(4).as_str()),
+    )
+    .unwrap();
+    assert!(
+        store
+            .find(&fingerprint(4))
+            .unwrap_err()
+            .message
+            .contains("another fingerprint")
+    );
+    assert_eq!(store.rebuild_index().unwrap(), 1);
+    assert!(store.find(&fingerprint(1)).unwrap().is_some());
+    assert_eq!(names(&store.index()).unwrap().len(), 1);
+}
+
+#[test]
+fn images_and_layers_are_taken_in_as_links() {
+    let (dir, store) = room();
+    let from = dir.path().join("dump");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("core-1.img"), "core").unwrap();
+    let layer = dir.path().join("layer");
+    fs::create_dir_all(layer.join("etc")).unwrap();
+    fs::write(layer.join("etc/a"), "a").unwrap();
+    symlink("/nowhere", layer.join("etc/link")).unwrap();
+    fs::set_permissions(layer.join("etc"), fs::Permissions::from_mode(0o1751)).unwrap();
+    let staging = store.begin("abc").unwrap();
+    staging.adopt_images(&from).unwrap();
+    staging.adopt_layer(&layer, 0).unwrap();
+    staging.adopt_layer(&layer, 1).unwrap();
+    let stored = staging.commit(manifest(1)).unwrap();
+    assert_eq!(stored.manifest().layers, ["0", "1"]);
+    assert_eq!(stored.manifest().files[0].name, "core-1.img");
+    use std::os::unix::fs::MetadataExt;
+    let inode = |p: &Path| fs::symlink_metadata(p).unwrap().ino();
+    assert_eq!(
+        inode(&from.join("core-1.img")),
+        inode(&stored.images().join("core-1.img"))
+    );
+    let taken = &stored.layers()[1];
+    assert_eq!(inode(&layer.join("etc/a")), inode(&taken.join("etc/a")));
+    assert!(fs::read_link(taken.join("etc/link")).is_ok());
+    let mode = fs::metadata(taken.join("etc"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o1751);
+    stored.settle().unwrap();
+}
+
+#[test]
+fn a_disk_that_refuses_leaves_the_store_as_it_was() {
+    let (_dir, store) = room();
+    put(&store, 1);
+    // The index is not a directory: commit cannot finish.
+    fs::remove_dir_all(store.index()).unwrap();
+    fs::write(store.index(), "").unwrap();
+    let staging = store.begin("abc").unwrap();
+    staging.commit(manifest(2)).unwrap_err();
+    assert_eq!(store.list().unwrap().len(), 1);
+    assert!(names(&store.staging()).unwrap().is_empty());
+    // Nor can anything begin where the store's root is a file.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    Store::at(file.path()).begin("abc").unwrap_err();
+}
+
+#[test]
+fn old_staging_directories_are_swept() {
+    let (_dir, store) = room();
+    let old = store.staging().join("left-1");
+    make_dir(&old).unwrap();
+    let ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    fs::File::open(&old).unwrap().set_modified(ago).unwrap();
+    let staging = store.begin("abc").unwrap();
+    assert_eq!(names(&store.staging()).unwrap(), [staging.id()]);
+}
+
+#[test]
+fn ids_that_lead_elsewhere_are_refused() {
+    let (_dir, store) = room();
+    for bad in ["", "..", "a/b", "../x", ".hidden", "a b", "a\0"] {
+        assert_eq!(
+            store.begin(bad).unwrap_err().kind,
+            ErrorKind::InvalidArgument,
+            "{bad:?}"
+        );
+        assert_eq!(
+            store.load(bad).unwrap_err().kind,
+            ErrorKind::InvalidArgument,
+            "{bad:?}"
+        );
+    }
+}
