@@ -7,13 +7,16 @@
 //! ever asks for (workers, orphans) falls out at the other end.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::sys::signal::{self, Signal};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use reprise_runtime::sys::{pidfd_open, pidfd_send_signal, reap_any};
 use tokio::sync::oneshot;
 
 /// How many exits are kept for somebody who asks late.
@@ -99,22 +102,10 @@ impl Reaper {
     fn reap(&self) {
         let mut books = self.lock();
         loop {
-            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
-                    // An exit code is the low byte of what the process said.
-                    books.note(pid.as_raw(), Exit::now(code.unsigned_abs() & 0xff));
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    books.note(
-                        pid.as_raw(),
-                        Exit::now(128 + (signal as i32).unsigned_abs()),
-                    );
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                // Signals without a name of their own (real-time ones) make nix
-                // fail after the child was reaped; nothing better is known then.
-                Err(Errno::EINVAL) => log::error!("a child was killed by an unknown signal"),
-                Ok(_) | Err(Errno::EINTR) => {}
+            match reap_any() {
+                Ok(Some((pid, status))) => books.note(pid, Exit::now(status_of(status))),
+                Ok(None) | Err(Errno::ECHILD) => break,
+                Err(Errno::EINTR) => {}
                 Err(e) => {
                     log::error!(error = e.desc(); "cannot reap children");
                     break;
@@ -152,23 +143,28 @@ impl Books {
 }
 
 fn is_child(pid: i32) -> bool {
-    waitid(
+    let result = waitid(
         Id::Pid(Pid::from_raw(pid)),
         WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
-    )
-    .is_ok()
+    );
+    // Other errors are about the status of a child that is there.
+    result != Err(Errno::ECHILD)
 }
 
-/// Signals by number.
-pub(crate) fn send_signal(pid: i32, number: i32) -> Result<(), Errno> {
-    if pid <= 0 {
-        return Err(Errno::ESRCH);
+/// The exit code, or 128 and the signal's number.
+fn status_of(wait_status: i32) -> u32 {
+    let status = ExitStatus::from_raw(wait_status);
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code.unsigned_abs(),
+        (None, Some(signal)) => 128 + signal.unsigned_abs(),
+        (None, None) => 255,
     }
-    let signal = match number {
-        0 => None,
-        n => Some(Signal::try_from(n)?),
-    };
-    signal::kill(Pid::from_raw(pid), signal)
+}
+
+/// Signals by number; real-time signals have no name.
+pub(crate) fn send_signal(pid: i32, number: i32) -> Result<(), Errno> {
+    let pidfd = pidfd_open(pid)?;
+    pidfd_send_signal(pidfd.as_fd(), number)
 }
 
 #[cfg(test)]
@@ -189,6 +185,13 @@ mod tests {
         reaper.lock().note(4_000_000, Exit::now(9));
         assert_eq!(told.await.unwrap().status, 9);
         assert_eq!(reaper.signal(4_000_000, 9), Err(Errno::ESRCH));
+    }
+
+    #[test]
+    fn statuses_are_shells() {
+        assert_eq!(status_of(3 << 8), 3);
+        assert_eq!(status_of(9), 137);
+        assert_eq!(status_of(37), 165);
     }
 
     #[test]

@@ -450,10 +450,15 @@ pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe2(OFlag::O_CLOEXEC).doing("Cannot make a pipe")
 }
 
-fn polled(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+/// Makes a descriptor one that tokio polls and that never blocks.
+pub(crate) fn polled(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
     let flags = fcntl(fd.as_raw_fd(), FcntlArg::F_GETFL).doing("Cannot read a pipe's flags")?;
     let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
     fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(flags)).doing("Cannot set a pipe's flags")?;
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe for the sake of types that do not own what they wrap"
+    )]
     AsyncFd::new(fd).doing("Cannot poll a pipe")
 }
 

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reprise_runtime::Result;
-use tokio::io::unix::AsyncFd;
 
 use super::create::remove_of;
 use super::{Container, Done, Ending, Flow, Held, Reply, blocking, respond};
 use crate::events::Event;
 use crate::reaper::Exit;
 use crate::runtime::Group;
+use crate::stdio::polled;
 use crate::task::{Status, Task};
 use crate::telemetry;
 
@@ -200,9 +200,9 @@ impl Container {
         let (id, events) = (self.id(), self.context.events.clone());
         let told = Arc::clone(&self.oom_told);
         self.oom = Some(tokio::spawn(async move {
-            let watch = match group.oom_watch().map(AsyncFd::new) {
-                Ok(Ok(watch)) => watch,
-                Ok(Err(_)) | Err(_) => {
+            let watch = match group.oom_watch().and_then(polled) {
+                Ok(watch) => watch,
+                Err(_) => {
                     log::debug!(container = id.as_str(); "the OOM killer is not watched");
                     return;
                 }

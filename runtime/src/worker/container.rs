@@ -1,0 +1,393 @@
+//! libcontainer: create, start, exec, and the state of a restored container.
+//!
+//! Init is the worker's child (libcontainer's `as_sibling` from a helper process),
+//! not the shim's, until the worker ends. So a process that dies before Start
+//! stays a zombie that nobody reaps, its pid cannot be used again, and its exit
+//! reaches the shim, a subreaper, only when the shim knows its pid. The worker
+//! never waits for it.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use libcontainer::config::YoukiConfig;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+use oci_spec::runtime::{Process, Spec};
+
+use super::child::Held;
+use super::executor::Finish;
+use super::ground::{Clock, Ground, Paths};
+use super::{Create, Exec, Started, Stdio, Timing, helper, prepare, trace};
+use crate::cgroup::Cgroup;
+use crate::error::{Doing, Error, ErrorKind, Result};
+
+/// A cold container that waits for Start.
+pub(super) struct Cold {
+    ground: Ground,
+    pid: i32,
+    console: Option<OwnedFd>,
+    /// Written to by a process that cannot be executed, closed by one that is.
+    verdict: OwnedFd,
+}
+
+/// Makes a cold container.
+pub(super) fn create(create: &Create, stdio: Stdio) -> Result<Cold> {
+    let mut ground = Ground::lay(create)?;
+    let mark = trace::mark();
+    match build(create, &mut ground, stdio) {
+        Ok((pid, console, verdict)) => Ok(Cold {
+            ground,
+            pid,
+            console,
+            verdict,
+        }),
+        Err(e) => {
+            let e = add_detail(e, mark);
+            ground.clear();
+            Err(e)
+        }
+    }
+}
+
+fn build(
+    create: &Create,
+    ground: &mut Ground,
+    stdio: Stdio,
+) -> Result<(i32, Option<OwnedFd>, OwnedFd)> {
+    let mut clock = Clock::new();
+    let mut spec = prepare::for_libcontainer(&ground.spec, &ground.paths.rootfs, &ground.cgroup)?;
+    let process = ground.spec.process().clone().unwrap_or_default();
+    if let Some(bare) = spec.process_mut() {
+        bare.set_terminal(Some(create.terminal));
+    }
+    prepare::fit_rootfs(&ground.paths.rootfs, &ground.spec)?;
+    prepare::write_bundle(&ground.paths.private, &spec)?;
+    clock.step("prepare_spec");
+    let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
+    let finish = Finish::init(
+        &create.id,
+        process,
+        &ground.spec,
+        executor_end,
+        create.io_owner,
+    );
+    let console = Console::listen(create.terminal, &ground.paths.private)?;
+    let mark = trace::mark();
+    let built = helper::in_child(|| {
+        ground.cgroup.join(std::process::id().cast_signed())?;
+        let builder = builder(&create.id, &create.state_root, stdio, finish, &console)?;
+        let container = builder
+            .as_init(&ground.paths.private)
+            .with_systemd(false)
+            .as_sibling(true)
+            .with_detach(true)
+            .with_no_pivot(create.no_pivot_root)
+            .build()
+            .map_err(|e| failure("cannot create the container", &e, mark))?;
+        container
+            .pid()
+            .map(nix::unistd::Pid::as_raw)
+            .ok_or_else(|| Error::internal("libcontainer did not tell the container's pid"))
+    });
+    let pid = match built {
+        Ok(pid) => pid,
+        Err(e) => return Err(peek_verdict(&verdict).unwrap_or(e)),
+    };
+    clock.step("libcontainer_create");
+    let resources = ground
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.resources().as_ref());
+    ground.cgroup.apply(resources)?;
+    clock.step("cgroup_apply");
+    let console = console.accept()?;
+    ground.timings.extend(clock.steps);
+    Ok((pid, console, verdict))
+}
+
+fn builder(
+    id: &str,
+    state_root: &Path,
+    stdio: Stdio,
+    finish: Finish,
+    console: &Console,
+) -> Result<ContainerBuilder> {
+    let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+        .with_root_path(state_root)
+        .map_err(|e| Error::because("cannot use the state directory", &e))?
+        .with_console_socket(console.path())
+        .with_executor(finish);
+    if console.path().is_some() {
+        return Ok(builder);
+    }
+    builder = builder
+        .with_stdin(or_null(stdio.stdin)?)
+        .with_stdout(or_null(stdio.stdout)?)
+        .with_stderr(or_null(stdio.stderr)?);
+    Ok(builder)
+}
+
+fn or_null(fd: Option<OwnedFd>) -> Result<OwnedFd> {
+    match fd {
+        Some(fd) => Ok(fd),
+        None => File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map(OwnedFd::from)
+            .doing("cannot open /dev/null"),
+    }
+}
+
+impl Held for Cold {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn take_console(&mut self) -> Option<OwnedFd> {
+        self.console.take()
+    }
+
+    fn timings(&self) -> Vec<Timing> {
+        self.ground.timings.clone()
+    }
+
+    fn start(self: Box<Self>) -> Result<()> {
+        let mark = trace::mark();
+        let started = Container::load(self.ground.paths.state.clone())
+            .and_then(|mut container| container.start())
+            .map_err(|e| failure("cannot start the container", &e, mark));
+        // A process that was killed before it was executed leaves no verdict: it
+        // did start, and its exit tells the rest.
+        let verdict = read_verdict(&self.verdict);
+        match (verdict, started) {
+            (None, Ok(())) => Ok(()),
+            (Some(e), _) | (None, Err(e)) => {
+                self.ground.clear();
+                Err(e)
+            }
+        }
+    }
+
+    fn abort(self: Box<Self>) {
+        self.ground.clear();
+    }
+}
+
+/// Runs one more process in a container.
+pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
+    let paths = Paths::of(&exec.state_root, &exec.id, &exec.bundle)?;
+    let (spec, _) = prepare::load_spec(&exec.bundle.join("config.json"))?;
+    let cgroup = Cgroup::of(&spec, &exec.id)?;
+    let process = executor_process(&exec.process, &spec);
+    let terminal = process.terminal().unwrap_or(false);
+    let scratch = Scratch::make(&paths.private, &exec.exec_id)?;
+    let bare = prepare::unrestricted(&process)?;
+    let process_json = scratch.0.join("process.json");
+    let json = serde_json::to_vec(&bare).doing("cannot encode the process")?;
+    std::fs::write(&process_json, json).doing("cannot write process.json")?;
+    let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
+    let finish = Finish::exec(&exec.id, process, &spec, executor_end, exec.io_owner);
+    let console = Console::listen(terminal, &scratch.0)?;
+    let mark = trace::mark();
+    let built = helper::in_child(|| {
+        cgroup.join(std::process::id().cast_signed())?;
+        builder(&exec.id, &exec.state_root, stdio, finish, &console)?
+            .as_tenant()
+            .with_process(Some(process_json))
+            .with_detach(true)
+            .as_sibling(true)
+            .with_ignore_paused(false)
+            .build()
+            .map(nix::unistd::Pid::as_raw)
+            .map_err(|e| failure("cannot run the process", &e, mark))
+    });
+    let failed = match built {
+        Ok(pid) => match read_verdict(&verdict) {
+            None => {
+                let console = console.accept()?;
+                return Ok(Started { pid, console });
+            }
+            Some(e) => e,
+        },
+        Err(e) => peek_verdict(&verdict).unwrap_or(e),
+    };
+    Err(add_detail(failed, mark))
+}
+
+/// What the exec'd process inherits from the container's own, as under runc,
+/// where its request is silent.
+fn executor_process(asked: &Process, spec: &Spec) -> Process {
+    let mut process = asked.clone();
+    let Some(init) = spec.process() else {
+        return process;
+    };
+    if process.capabilities().is_none() {
+        process.set_capabilities(init.capabilities().clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(init.no_new_privileges());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(init.apparmor_profile().clone());
+    }
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(init.selinux_label().clone());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(init.rlimits().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(init.oom_score_adj());
+    }
+    process
+}
+
+/// A directory for one exec, gone afterwards.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(private: &Path, exec_id: &str) -> Result<Self> {
+        let name = format!("exec-{}", exec_id.replace('/', "_"));
+        let path = private.join(name);
+        std::fs::create_dir_all(&path).doing(format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Remove takes the whole private directory.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// The socket over which libcontainer hands the console's master.
+struct Console(Option<(UnixListener, PathBuf)>);
+
+impl Console {
+    fn listen(terminal: bool, dir: &Path) -> Result<Self> {
+        if !terminal {
+            return Ok(Self(None));
+        }
+        // A socket's path may have 107 bytes; this one always fits.
+        let handle = File::open(dir).doing(format!("cannot open {}", dir.display()))?;
+        let name = "console.sock";
+        let short = PathBuf::from(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd()));
+        let listener = UnixListener::bind(short).doing("cannot make the console socket")?;
+        Ok(Self(Some((listener, dir.join(name)))))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(|(_, path)| path.as_path())
+    }
+
+    /// The master: it was sent while building, so nothing is waited for.
+    fn accept(self) -> Result<Option<OwnedFd>> {
+        let Some((listener, path)) = self.0 else {
+            return Ok(None);
+        };
+        let (socket, _) = listener.accept().doing("no console came")?;
+        let master = super::wire::receive_console(&socket)?;
+        std::fs::remove_file(path).ok();
+        Ok(Some(master))
+    }
+}
+
+fn add_detail(mut error: Error, mark: u64) -> Error {
+    error.detail.extend(trace::since(mark));
+    error
+}
+
+/// As [`read_verdict`], of a process that may still live, and hold the pipe.
+fn peek_verdict(pipe: &OwnedFd) -> Option<Error> {
+    fcntl(pipe.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    let mut text = [0; 4096];
+    let read = nix::unistd::read(pipe.as_raw_fd(), &mut text).ok()?;
+    verdict(&String::from_utf8_lossy(&text[..read]))
+}
+
+/// What the executor wrote before it gave up. Waits until it has, or is done.
+fn read_verdict(pipe: &OwnedFd) -> Option<Error> {
+    let mut file = File::from(pipe.try_clone().ok()?);
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    verdict(&text)
+}
+
+fn verdict(text: &str) -> Option<Error> {
+    (!text.is_empty()).then(|| {
+        let message = format!("unable to start container process: {text}");
+        Error::new(ErrorKind::InvalidArgument, message)
+    })
+}
+
+/// libcontainer's error in one line, with the cause that it told on the side.
+fn failure(what: &str, error: &LibcontainerError, mark: u64) -> Error {
+    let mut full = Error::because(what, error);
+    if let Some(cause) = trace::since(mark).first() {
+        full.message = format!("{}: {cause}", full.message);
+    }
+    full
+}
+
+/// Writes the state by which libcontainer knows a container that it did not make
+/// itself: a restored one, running as `pid`. `spec` is the container's own, as
+/// containerd wrote it. Removed with the state directory.
+pub(super) fn forge_state(create: &Create, spec: &Spec, pid: i32) -> Result<()> {
+    let paths = Paths::of(&create.state_root, &create.id, &create.bundle)?;
+    let cgroup = Cgroup::of(spec, &create.id)?;
+    let rootfs = if create.rootfs.is_empty() {
+        prepare::root_path(spec, &create.bundle)?
+    } else {
+        paths.rootfs.clone()
+    };
+    let bare = prepare::for_libcontainer(spec, &rootfs, &cgroup)?;
+    for dir in [&paths.private, &paths.state] {
+        std::fs::create_dir_all(dir).doing(format!("cannot make {}", dir.display()))?;
+    }
+    prepare::write_bundle(&paths.private, &bare)?;
+    let forge = || -> std::result::Result<(), LibcontainerError> {
+        let status = ContainerStatus::Created;
+        let mut container =
+            Container::new(&create.id, status, Some(pid), &paths.private, &paths.state)?;
+        container
+            .set_status(status)
+            .set_status(ContainerStatus::Running)
+            .set_creator(nix::unistd::geteuid().as_raw())
+            .set_systemd(false)
+            .set_annotations(bare.annotations().clone());
+        container.save()?;
+        YoukiConfig::from_spec(&bare, &create.id)?.save(&paths.state)?;
+        Ok(())
+    };
+    forge().map_err(|e| Error::because("cannot write the container's state", &e))
+}
+
+/// Runs the poststop hooks, with the real bundle in their state. As with runc, a
+/// failing one is told and no more.
+pub(super) fn run_poststop(spec: &Spec, id: &str, bundle: &Path) {
+    let Some(hooks) = spec.hooks().as_ref().filter(|h| h.poststop().is_some()) else {
+        return;
+    };
+    let state =
+        libcontainer::container::State::new(id, ContainerStatus::Stopped, None, bundle.to_owned());
+    let run = libcontainer::hooks::run_hooks(
+        hooks.poststop().as_ref(),
+        Some(&state),
+        Some(bundle),
+        None,
+        None,
+    );
+    if let Err(e) = run {
+        trace::note(&Error::because("a poststop hook failed", &e).message);
+    }
+}

@@ -1,0 +1,247 @@
+//! What is put right inside the container before its process may start.
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::stat::fstat;
+use nix::unistd::{Gid, Pid, Uid, chdir, fchown};
+use oci_spec::runtime::{Mount, Process};
+
+use super::{Inside, words};
+use crate::sys;
+use crate::worker::mounts;
+
+/// Mount options that libcontainer reads and drops: propagation; and cgroup v1
+/// controllers, which it leaves writable.
+pub(super) fn correct_mounts(list: &[Mount]) -> Inside<()> {
+    for one in list {
+        let options = || one.options().iter().flatten();
+        for word in options() {
+            if let Some(flags) = mounts::propagation_flags(word) {
+                let place = one.destination();
+                mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
+                    .map_err(|e| format!("cannot make {} {word}: {}", place.display(), words(e)))?;
+            }
+        }
+        if one.typ().as_deref() == Some("cgroup") && options().any(|o| o == "ro") {
+            make_read_only_below(one.destination())?;
+        }
+    }
+    Ok(())
+}
+
+fn make_read_only_below(top: &Path) -> Inside<()> {
+    let table = std::fs::read("/proc/self/mountinfo")
+        .map_err(|e| format!("cannot read the mount table: {e}"))?;
+    let flags = MsFlags::MS_REMOUNT
+        | MsFlags::MS_BIND
+        | MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC;
+    for place in mounts::mount_points(&table) {
+        if place.starts_with(top) {
+            mount(None::<&str>, &place, None::<&str>, flags, None::<&str>)
+                .map_err(|e| format!("cannot make {} read-only: {}", place.display(), words(e)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Closes directories and files that libcontainer or we left open: they lead out
+/// of the container (CVE-2024-21626), and a path like `/proc/self/fd/7` is
+/// resolved before execve closes anything. Sockets and pipes are still needed, and
+/// memfds, which have no name, lead nowhere.
+pub(super) fn close_strays(keep: i32) {
+    const FAR_ENOUGH: i32 = 256;
+    for fd in (3..FAR_ENOUGH).filter(|fd| *fd != keep) {
+        let Ok(stat) = fstat(fd) else { continue };
+        let channel = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFSOCK | libc::S_IFIFO);
+        if !channel && stat.st_nlink > 0 {
+            nix::unistd::close(fd).ok();
+        }
+    }
+}
+
+/// A session keyring of the container's own, named as runc names it.
+pub(super) fn join_keyring(id: &str, is_init: bool) -> Inside<()> {
+    match sys::join_session_keyring(&format!("_ses.{id}")) {
+        Ok(ring) if is_init => sys::allow_keyring_search(ring)
+            .map_err(|e| format!("unable to modify the session keyring: {}", words(e))),
+        // No keyrings in this kernel, or a filter around us that forbids them.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(e) => Err(format!("unable to join session keyring: {}", words(e))),
+    }
+}
+
+/// All CPUs that the cgroup allows, whatever the shim was bound to.
+pub(super) fn reset_affinity(process: &Process) {
+    if process.exec_cpu_affinity().is_some() {
+        return;
+    }
+    let mut all = CpuSet::new();
+    for cpu in 0..CpuSet::count() {
+        all.set(cpu).ok();
+    }
+    // runc goes on as well when this is refused.
+    sched_setaffinity(Pid::from_raw(0), &all).ok();
+}
+
+/// The console's first size.
+pub(super) fn window_size(process: &Process) {
+    if let (Some(true), Some(size)) = (process.terminal(), process.console_size()) {
+        let cells = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+        sys::set_window_size(sys::borrow(0), cells(size.height()), cells(size.width())).ok();
+    }
+}
+
+/// Gives stdio to the user, so that it can open `/dev/stdout` again.
+pub(super) fn own_stdio(uid: u32) -> Inside<()> {
+    let null = std::fs::metadata("/dev/null").map_or(0, |meta| meta.rdev());
+    for fd in 0..3 {
+        let stat = fstat(fd).map_err(|e| format!("cannot stat descriptor {fd}: {}", words(e)))?;
+        if stat.st_uid == uid || stat.st_rdev == null {
+            continue;
+        }
+        match fchown(
+            fd,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(stat.st_gid)),
+        ) {
+            // A user that has no number here, or a file of somebody else's.
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
+            Err(e) => return Err(format!("cannot chown descriptor {fd}: {}", words(e))),
+        }
+    }
+    Ok(())
+}
+
+/// Enters the working directory, made if it is missing. True when only the user
+/// may enter it.
+pub(super) fn enter_cwd(cwd: &Path) -> Inside<bool> {
+    if cwd.as_os_str().is_empty() {
+        return Ok(false);
+    }
+    let entered = match chdir(cwd) {
+        Err(Errno::ENOENT) => {
+            std::fs::create_dir_all(cwd).ok();
+            chdir(cwd)
+        }
+        other => other,
+    };
+    match entered {
+        Ok(()) => Ok(false),
+        Err(Errno::EACCES | Errno::EPERM) => Ok(true),
+        Err(e) => Err(cannot_enter(cwd, e)),
+    }
+}
+
+/// Enters the working directory with the user's rights.
+pub(super) fn enter_cwd_as_user(cwd: &Path) -> Inside<()> {
+    chdir(cwd).map_err(|e| cannot_enter(cwd, e))
+}
+
+fn cannot_enter(cwd: &Path, e: Errno) -> String {
+    let words = words(e);
+    format!("chdir to cwd ({cwd:?}) set in config.json failed: {words}")
+}
+
+/// The working directory must be inside the container.
+pub(super) fn verify_cwd() -> Inside<()> {
+    match nix::unistd::getcwd() {
+        Ok(path) if path.is_absolute() => Ok(()),
+        Err(Errno::EACCES) => Ok(()),
+        _ => Err(
+            "current working directory is outside of container mount namespace root -- \
+                  possible container breakout detected"
+                .to_owned(),
+        ),
+    }
+}
+
+/// The environment: of a name given twice the last one, and HOME when missing.
+pub(super) fn environment(process: &Process) -> Inside<Vec<String>> {
+    let mut seen = std::collections::HashSet::new();
+    let mut env = Vec::new();
+    for entry in process.env().iter().flatten().rev() {
+        let Some((key, _)) = entry.split_once('=') else {
+            return Err(format!("invalid environment variable: {entry:?}"));
+        };
+        if key.is_empty() {
+            return Err(format!("invalid environment variable: {entry:?}"));
+        }
+        if seen.insert(key) {
+            env.push(entry.clone());
+        }
+    }
+    env.reverse();
+    if !env.iter().any(|e| e.starts_with("HOME=") && e.len() > 5) {
+        env.retain(|e| !e.starts_with("HOME="));
+        env.push(format!("HOME={}", home(process.user().uid())));
+    }
+    Ok(env)
+}
+
+/// The home directory in the image's own user table, read as a plain file.
+fn home(uid: u32) -> String {
+    const MOST: u64 = 4 << 20;
+    let mut table = String::new();
+    let file = std::fs::File::options()
+        .read(true)
+        // A fifo there must not stop us.
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open("/etc/passwd");
+    if let Ok(file) = file {
+        let regular =
+            fstat(file.as_raw_fd()).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFREG);
+        if regular && file.take(MOST).read_to_string(&mut table).is_err() {
+            table.clear();
+        }
+    }
+    home_in(&table, uid).unwrap_or_else(|| "/".to_owned())
+}
+
+fn home_in(table: &str, uid: u32) -> Option<String> {
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let found = fields.get(2)?.parse() == Ok(uid);
+        let home = fields.get(5).filter(|home| !home.is_empty())?;
+        found.then(|| (*home).to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(env: &[&str]) -> Process {
+        let mut process = Process::default();
+        process.set_env(Some(env.iter().map(|e| (*e).to_owned()).collect()));
+        process
+    }
+
+    #[test]
+    fn the_last_value_of_a_name_counts() {
+        let env = environment(&process(&["A=1", "HOME=/x", "A=2=3"])).unwrap();
+        assert_eq!(env, ["HOME=/x", "A=2=3"]);
+    }
+
+    #[test]
+    fn broken_entries_are_refused_not_panicked_at() {
+        assert!(environment(&process(&["=x"])).is_err());
+        assert!(environment(&process(&["x"])).is_err());
+    }
+
+    #[test]
+    fn home_comes_from_the_table() {
+        let table = "root:x:0:0:root:/root:/bin/sh\nbroken\nuser:x:1000:1000::/home/u:/bin/sh\n";
+        assert_eq!(home_in(table, 1000).as_deref(), Some("/home/u"));
+        assert_eq!(home_in(table, 0).as_deref(), Some("/root"));
+        assert_eq!(home_in(table, 5), None);
+    }
+}

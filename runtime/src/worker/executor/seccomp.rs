@@ -1,0 +1,201 @@
+//! The container's system call filter: compiled by libseccomp before Start,
+//! installed by ourselves as the last thing before execve.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Read, Seek};
+
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
+use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator, LinuxSyscall,
+};
+
+use super::{Inside, words};
+use crate::sys;
+
+/// A compiled filter.
+#[derive(Debug)]
+pub(super) struct Filter {
+    program: Vec<u8>,
+    flags: u64,
+}
+
+impl Filter {
+    /// Compiles a profile. Calls that this libseccomp does not know are skipped,
+    /// as under runc.
+    pub(super) fn compile(profile: &LinuxSeccomp) -> Inside<Self> {
+        build(profile).map_err(|e| format!("unable to init seccomp: {e}"))
+    }
+
+    /// Installs it for this process.
+    pub(super) fn load(&self) -> Inside<()> {
+        sys::seccomp_set_filter(&self.program, self.flags).map_err(|e| {
+            format!(
+                "unable to init seccomp: error loading seccomp filter: {}",
+                words(e)
+            )
+        })
+    }
+}
+
+fn build(profile: &LinuxSeccomp) -> Inside<Filter> {
+    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let mut context = ScmpFilterContext::new(default).map_err(|e| e.to_string())?;
+    context.set_ctl_nnp(false).map_err(|e| e.to_string())?;
+    for arch in profile.architectures().iter().flatten() {
+        let arch = architecture(*arch);
+        context
+            .add_arch(arch)
+            .map_err(|e| format!("cannot add architecture {arch:?}: {e}"))?;
+    }
+    for rule in profile.syscalls().iter().flatten() {
+        add_rule(&mut context, rule, default)?;
+    }
+    Ok(Filter {
+        program: export(&context)?,
+        flags: flags(profile),
+    })
+}
+
+fn add_rule(
+    context: &mut ScmpFilterContext,
+    rule: &LinuxSyscall,
+    default: ScmpAction,
+) -> Inside<()> {
+    let action = action(rule.action(), rule.errno_ret())?;
+    if action == default {
+        // libseccomp refuses a rule that changes nothing.
+        return Ok(());
+    }
+    let conditions: Vec<ScmpArgCompare> = rule
+        .args()
+        .iter()
+        .flatten()
+        .map(condition)
+        .collect::<Inside<_>>()?;
+    let mut indices = HashSet::new();
+    let repeated = rule
+        .args()
+        .iter()
+        .flatten()
+        .any(|arg| !indices.insert(arg.index()));
+    for name in rule.names() {
+        let Ok(call) = ScmpSyscall::from_name(name) else {
+            continue;
+        };
+        let failed =
+            |e: libseccomp::error::SeccompError| format!("error adding rule for {name}: {e}");
+        if conditions.is_empty() {
+            context.add_rule(action, call).map_err(failed)?;
+        } else if repeated {
+            // Conditions on the same argument are alternatives: one rule each.
+            for condition in &conditions {
+                context
+                    .add_rule_conditional(action, call, &[*condition])
+                    .map_err(failed)?;
+            }
+        } else {
+            context
+                .add_rule_conditional(action, call, &conditions)
+                .map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Inside<ScmpAction> {
+    use LinuxSeccompAction as A;
+    let value = errno.map_or(Ok(libc::EPERM), i32::try_from);
+    let value = value.map_err(|_| format!("invalid errnoRet {errno:?}"))?;
+    Ok(match action {
+        A::ScmpActKill | A::ScmpActKillThread => ScmpAction::KillThread,
+        A::ScmpActKillProcess => ScmpAction::KillProcess,
+        A::ScmpActTrap => ScmpAction::Trap,
+        A::ScmpActErrno => ScmpAction::Errno(value),
+        A::ScmpActTrace => ScmpAction::Trace(
+            u16::try_from(value).map_err(|_| format!("invalid errnoRet {value}"))?,
+        ),
+        A::ScmpActLog => ScmpAction::Log,
+        A::ScmpActAllow => ScmpAction::Allow,
+        A::ScmpActNotify => return Err("SCMP_ACT_NOTIFY is not supported".to_owned()),
+    })
+}
+
+fn condition(arg: &LinuxSeccompArg) -> Inside<ScmpArgCompare> {
+    use LinuxSeccompOperator as O;
+    let index = u32::try_from(arg.index()).map_err(|_| "invalid argument index".to_owned())?;
+    let (op, datum) = match arg.op() {
+        O::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
+        O::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
+        O::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
+        O::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
+        O::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
+        O::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
+        // The mask is the first value, what must remain the second.
+        O::ScmpCmpMaskedEq => (
+            ScmpCompareOp::MaskedEqual(arg.value()),
+            arg.value_two().unwrap_or(0),
+        ),
+    };
+    Ok(ScmpArgCompare::new(index, op, datum))
+}
+
+fn architecture(arch: Arch) -> ScmpArch {
+    match arch {
+        Arch::ScmpArchNative => ScmpArch::Native,
+        Arch::ScmpArchX86 => ScmpArch::X86,
+        Arch::ScmpArchX86_64 => ScmpArch::X8664,
+        Arch::ScmpArchX32 => ScmpArch::X32,
+        Arch::ScmpArchArm => ScmpArch::Arm,
+        Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
+        Arch::ScmpArchMips => ScmpArch::Mips,
+        Arch::ScmpArchMips64 => ScmpArch::Mips64,
+        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
+        Arch::ScmpArchMipsel => ScmpArch::Mipsel,
+        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
+        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+        Arch::ScmpArchPpc => ScmpArch::Ppc,
+        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
+        Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
+        Arch::ScmpArchS390 => ScmpArch::S390,
+        Arch::ScmpArchS390x => ScmpArch::S390X,
+        Arch::ScmpArchParisc => ScmpArch::Parisc,
+        Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
+        Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
+        Arch::ScmpArchLoongarch64 => ScmpArch::Loongarch64,
+        Arch::ScmpArchM68k => ScmpArch::M68k,
+        Arch::ScmpArchSh => ScmpArch::Sh,
+        Arch::ScmpArchSheb => ScmpArch::Sheb,
+    }
+}
+
+/// TSYNC is left out: the process has one thread, and it changes what errors
+/// mean.
+fn flags(profile: &LinuxSeccomp) -> u64 {
+    use LinuxSeccompFilterFlag as F;
+    profile.flags().iter().flatten().fold(0, |all, flag| {
+        all | match flag {
+            F::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+            F::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            F::SeccompFilterFlagTsync | F::SeccompFilterFlagWaitKillableRecv => 0,
+        }
+    })
+}
+
+/// The program for the kernel. Calls newer than the profile fall to its default
+/// action; answering them with ENOSYS, as runc does, is a matter of putting
+/// instructions before these.
+fn export(context: &ScmpFilterContext) -> Inside<Vec<u8>> {
+    let file =
+        memfd_create(c"reprise-filter", MemFdCreateFlag::MFD_CLOEXEC).map_err(|e| e.to_string())?;
+    let mut file = File::from(file);
+    context.export_bpf(&file).map_err(|e| e.to_string())?;
+    let mut program = Vec::new();
+    file.rewind().map_err(|e| e.to_string())?;
+    file.read_to_end(&mut program).map_err(|e| e.to_string())?;
+    Ok(program)
+}

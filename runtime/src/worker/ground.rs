@@ -1,0 +1,195 @@
+//! The ground a container stands on, cold or restored: its spec, private
+//! directory, cgroup and mounted rootfs. Laid in one go, and cleared whatever
+//! was reached.
+//!
+//! ```text
+//!  <state_root>/<id>/     libcontainer's state
+//!  <state_root>/.<id>/    ours: the bundle that libcontainer sees, sockets
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use oci_spec::runtime::Spec;
+
+use super::{Create, Remove, Timing, mounts, prepare, trace};
+use crate::cgroup::Cgroup;
+use crate::error::{Doing, Error, ErrorKind, Result};
+
+/// Where things of one container are.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    /// libcontainer's state directory.
+    pub(super) state: PathBuf,
+    /// Our own directory; ids never begin with a dot.
+    pub(super) private: PathBuf,
+    /// The mounted rootfs.
+    pub(super) rootfs: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn of(state_root: &Path, id: &str, bundle: &Path) -> Result<Self> {
+        if id.is_empty() || id.starts_with('.') || id.contains('/') {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{id:?} cannot be a container's id"),
+            ));
+        }
+        Ok(Self {
+            state: state_root.join(id),
+            private: state_root.join(format!(".{id}")),
+            rootfs: bundle.join("rootfs"),
+        })
+    }
+}
+
+/// Everything a container needs before it has a process.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) paths: Paths,
+    /// The spec as containerd wrote it.
+    pub(super) spec: Spec,
+    pub(super) cgroup: Cgroup,
+    pub(super) timings: Vec<Timing>,
+}
+
+impl Ground {
+    /// Loads the spec, makes cgroup and private directory, mounts the rootfs.
+    pub(super) fn lay(create: &Create) -> Result<Self> {
+        let mut clock = Clock::new();
+        let (spec, warnings) = prepare::load_spec(&create.bundle.join("config.json"))?;
+        warnings.iter().for_each(|line| trace::note(line));
+        let mut paths = Paths::of(&create.state_root, &create.id, &create.bundle)?;
+        if create.rootfs.is_empty() {
+            // Nothing to mount: the rootfs is wherever the spec says.
+            paths.rootfs = prepare::root_path(&spec, &create.bundle)?;
+        }
+        let cgroup = Cgroup::of(&spec, &create.id)?;
+        if paths.state.exists() {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("container {} exists already", create.id),
+            ));
+        }
+        clock.step("load_spec");
+        let mut ground = Self {
+            paths,
+            spec,
+            cgroup,
+            timings: Vec::new(),
+        };
+        if let Err(e) = ground.lay_out(create, &mut clock) {
+            ground.clear();
+            return Err(e);
+        }
+        ground.timings = clock.steps;
+        Ok(ground)
+    }
+
+    fn lay_out(&self, create: &Create, clock: &mut Clock) -> Result<()> {
+        std::fs::create_dir_all(&self.paths.private)
+            .doing(format!("cannot make {}", self.paths.private.display()))?;
+        let layers = create.restore.as_ref().map_or(&[][..], |r| &r.layers);
+        mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers)?;
+        clock.step("mount_rootfs");
+        self.cgroup.create()?;
+        clock.step("cgroup_create");
+        Ok(())
+    }
+
+    /// Kills what lives in the cgroup and removes everything again. Errors are
+    /// noted only: the failure that led here is what the user must read.
+    pub(super) fn clear(&self) {
+        for error in clear(&self.paths, &self.cgroup) {
+            trace::note(&error.message);
+        }
+    }
+}
+
+/// Measures steps.
+#[derive(Debug)]
+pub(super) struct Clock {
+    last: Instant,
+    pub(super) steps: Vec<Timing>,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self {
+            last: Instant::now(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// Ends a step.
+    pub(super) fn step(&mut self, step: &str) {
+        let now = Instant::now();
+        let us = now.duration_since(self.last).as_micros();
+        self.last = now;
+        self.steps.push(Timing {
+            step: step.to_owned(),
+            us: u64::try_from(us).unwrap_or(u64::MAX),
+        });
+    }
+}
+
+/// Removes all that a container left, however far it came. Done twice it does
+/// nothing the second time.
+pub(super) fn remove(remove: &Remove) -> Result<()> {
+    let paths = Paths::of(&remove.state_root, &remove.id, &remove.bundle)?;
+    let mut errors = Vec::new();
+    match prepare::load_spec(&remove.bundle.join("config.json")) {
+        Ok((spec, _)) => {
+            let existed = paths.private.exists();
+            match Cgroup::of(&spec, &remove.id) {
+                Ok(cgroup) => errors.extend(clear(&paths, &cgroup)),
+                Err(e) => errors.push(e),
+            }
+            if existed {
+                super::container::run_poststop(&spec, &remove.id, &remove.bundle);
+            }
+        }
+        // The bundle is gone or broken: what does not need it is removed.
+        Err(e) => {
+            errors.extend(clear_files(&paths));
+            if remove.bundle.exists() {
+                errors.push(e);
+            }
+        }
+    }
+    join(errors)
+}
+
+fn clear(paths: &Paths, cgroup: &Cgroup) -> Vec<Error> {
+    let mut errors = Vec::new();
+    errors.extend(cgroup.kill_all().err());
+    errors.extend(clear_files(paths));
+    errors.extend(cgroup.remove().err());
+    errors
+}
+
+fn clear_files(paths: &Paths) -> Vec<Error> {
+    let mut errors = Vec::new();
+    errors.extend(mounts::unmount_below(&paths.rootfs).err());
+    for dir in [&paths.state, &paths.private] {
+        match std::fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                errors.push(Error::because(
+                    format!("cannot remove {}", dir.display()),
+                    &e,
+                ));
+            }
+            _ => {}
+        }
+    }
+    errors
+}
+
+fn join(mut errors: Vec<Error>) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let mut first = errors.remove(0);
+    first.detail.extend(errors.into_iter().map(|e| e.message));
+    Err(first)
+}

@@ -1,0 +1,399 @@
+//! The rootfs: mounted as containerd asks, with a checkpoint's writable layers
+//! beneath the new one when restoring; and unmounted, whatever lies below it.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::RootfsMount;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::sys;
+
+/// Mounts `mounts` at and below `rootfs`, `layers` (uppermost first) between the
+/// overlay's writable layer and the image's. Undone when it fails.
+pub(super) fn mount_rootfs(
+    rootfs: &Path,
+    mounts: &[RootfsMount],
+    layers: &[PathBuf],
+) -> Result<()> {
+    if !layers.is_empty() && mounts.first().is_none_or(|m| m.typ != "overlay") {
+        return Err(Error::new(
+            ErrorKind::Unimplemented,
+            "a checkpoint's writable layer can be restored on overlayfs only",
+        ));
+    }
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(rootfs).doing(format!("cannot make {}", rootfs.display()))?;
+    for (i, one) in mounts.iter().enumerate() {
+        let layers = if i == 0 { layers } else { &[] };
+        if let Err(e) = mount_one(rootfs, one, layers) {
+            unmount_below(rootfs).ok();
+            return Err(e);
+        }
+    }
+    Ok(())
+}
+
+fn mount_one(rootfs: &Path, one: &RootfsMount, layers: &[PathBuf]) -> Result<()> {
+    let options = Options::parse(&one.options)?;
+    // Kept open so that the path in /proc stays valid.
+    let target = if one.target.is_empty() {
+        None
+    } else {
+        let root = std::fs::File::open(rootfs).doing("cannot open the rootfs")?;
+        let inside = Path::new(&one.target);
+        Some(
+            sys::open_in_root(root.as_fd(), inside, OFlag::O_PATH)
+                .doing(format!("cannot find {} in the rootfs", one.target))?,
+        )
+    };
+    let place = target.as_ref().map_or_else(
+        || rootfs.to_owned(),
+        |fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())),
+    );
+    let what = || {
+        format!(
+            "cannot mount {} {} at {}",
+            one.typ,
+            one.source,
+            rootfs.join(one.target.trim_start_matches('/')).display()
+        )
+    };
+    if one.typ == "overlay" {
+        let overlay = Overlay::new(&options, layers);
+        return overlay.mount(&place, options.flags).doing(what());
+    }
+    let bind = options.flags.contains(MsFlags::MS_BIND);
+    let fstype = (!bind).then_some(one.typ.as_str());
+    let data = options.data.join(",");
+    let first = if bind {
+        MsFlags::MS_BIND | (options.flags & MsFlags::MS_REC)
+    } else {
+        options.flags
+    };
+    mount(
+        Some(one.source.as_str()),
+        &place,
+        fstype,
+        first,
+        (!data.is_empty()).then_some(data.as_str()),
+    )
+    .doing(what())?;
+    let rest = options.flags - MsFlags::MS_REC;
+    if bind && rest != MsFlags::MS_BIND {
+        // A bind takes its source's flags; others need a second step.
+        let again = rest | MsFlags::MS_REMOUNT;
+        mount(None::<&str>, &place, None::<&str>, again, None::<&str>).doing(what())?;
+    }
+    if let Some(propagation) = options.propagation {
+        mount(
+            None::<&str>,
+            &place,
+            None::<&str>,
+            propagation,
+            None::<&str>,
+        )
+        .doing(what())?;
+    }
+    Ok(())
+}
+
+/// fstab's words, sorted out.
+#[derive(Debug, PartialEq)]
+struct Options {
+    flags: MsFlags,
+    propagation: Option<MsFlags>,
+    data: Vec<String>,
+}
+
+impl Options {
+    fn parse(words: &[String]) -> Result<Self> {
+        let mut parsed = Self {
+            flags: MsFlags::empty(),
+            propagation: None,
+            data: Vec::new(),
+        };
+        for word in words {
+            if word.starts_with("X-containerd.") || word == "defaults" {
+                // containerd's notes to itself.
+                continue;
+            }
+            if word == "loop" || word.starts_with("uidmap=") || word.starts_with("gidmap=") {
+                return Err(Error::new(
+                    ErrorKind::Unimplemented,
+                    format!("rootfs mount option {word:?} is not supported"),
+                ));
+            }
+            if let Some(flags) = propagation(word) {
+                parsed.propagation = Some(flags);
+            } else if let Some((set, flag)) = flag(word) {
+                parsed.flags.set(flag, set);
+            } else {
+                parsed.data.push(word.clone());
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn propagation(word: &str) -> Option<MsFlags> {
+    Some(match word {
+        "private" => MsFlags::MS_PRIVATE,
+        "rprivate" => MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+        "shared" => MsFlags::MS_SHARED,
+        "rshared" => MsFlags::MS_SHARED | MsFlags::MS_REC,
+        "slave" => MsFlags::MS_SLAVE,
+        "rslave" => MsFlags::MS_SLAVE | MsFlags::MS_REC,
+        "unbindable" => MsFlags::MS_UNBINDABLE,
+        "runbindable" => MsFlags::MS_UNBINDABLE | MsFlags::MS_REC,
+        _ => return None,
+    })
+}
+
+/// The propagation that a container mount's option asks for.
+pub(super) fn propagation_flags(word: &str) -> Option<MsFlags> {
+    propagation(word)
+}
+
+fn flag(word: &str) -> Option<(bool, MsFlags)> {
+    Some(match word {
+        "ro" => (true, MsFlags::MS_RDONLY),
+        "rw" => (false, MsFlags::MS_RDONLY),
+        "nosuid" => (true, MsFlags::MS_NOSUID),
+        "suid" => (false, MsFlags::MS_NOSUID),
+        "nodev" => (true, MsFlags::MS_NODEV),
+        "dev" => (false, MsFlags::MS_NODEV),
+        "noexec" => (true, MsFlags::MS_NOEXEC),
+        "exec" => (false, MsFlags::MS_NOEXEC),
+        "sync" => (true, MsFlags::MS_SYNCHRONOUS),
+        "async" => (false, MsFlags::MS_SYNCHRONOUS),
+        "dirsync" => (true, MsFlags::MS_DIRSYNC),
+        "mand" => (true, MsFlags::MS_MANDLOCK),
+        "nomand" => (false, MsFlags::MS_MANDLOCK),
+        "noatime" => (true, MsFlags::MS_NOATIME),
+        "atime" => (false, MsFlags::MS_NOATIME),
+        "nodiratime" => (true, MsFlags::MS_NODIRATIME),
+        "diratime" => (false, MsFlags::MS_NODIRATIME),
+        "relatime" => (true, MsFlags::MS_RELATIME),
+        "norelatime" => (false, MsFlags::MS_RELATIME),
+        "strictatime" => (true, MsFlags::MS_STRICTATIME),
+        "nostrictatime" => (false, MsFlags::MS_STRICTATIME),
+        "bind" => (true, MsFlags::MS_BIND),
+        "rbind" => (true, MsFlags::MS_BIND.union(MsFlags::MS_REC)),
+        _ => return None,
+    })
+}
+
+/// An overlay's options, the layers apart from the rest.
+#[derive(Debug, PartialEq)]
+struct Overlay {
+    lower: Vec<String>,
+    rest: Vec<String>,
+}
+
+impl Overlay {
+    fn new(options: &Options, layers: &[PathBuf]) -> Self {
+        let mut lower: Vec<String> = layers
+            .iter()
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect();
+        let mut rest = Vec::new();
+        for option in &options.data {
+            match option.strip_prefix("lowerdir=") {
+                Some(dirs) => lower.extend(split_layers(dirs)),
+                None => rest.push(option.clone()),
+            }
+        }
+        Self { lower, rest }
+    }
+
+    /// With the new mount API, which has no limit on the options' length; with
+    /// the old one on kernels that cannot take layers one by one (before 6.5).
+    fn mount(&self, place: &Path, flags: MsFlags) -> std::result::Result<(), Errno> {
+        match self.mount_stepwise(place, flags) {
+            Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM | Errno::EOPNOTSUPP) => {
+                self.mount_at_once(place, flags)
+            }
+            other => other,
+        }
+    }
+
+    fn mount_stepwise(&self, place: &Path, flags: MsFlags) -> std::result::Result<(), Errno> {
+        let fs = sys::fsopen("overlay")?;
+        sys::fsconfig_string(fs.as_fd(), "source", "overlay")?;
+        for dir in &self.lower {
+            sys::fsconfig_string(fs.as_fd(), "lowerdir+", dir)?;
+        }
+        for option in &self.rest {
+            match option.split_once('=') {
+                Some((key, value)) => sys::fsconfig_string(fs.as_fd(), key, value)?,
+                None => sys::fsconfig_flag(fs.as_fd(), option)?,
+            }
+        }
+        if flags.contains(MsFlags::MS_RDONLY) {
+            sys::fsconfig_flag(fs.as_fd(), "ro")?;
+        }
+        sys::fsconfig_create(fs.as_fd())?;
+        let mount = sys::fsmount(fs.as_fd(), attributes(flags))?;
+        sys::move_mount(mount.as_fd(), libc::AT_FDCWD, place)
+    }
+
+    fn mount_at_once(&self, place: &Path, flags: MsFlags) -> std::result::Result<(), Errno> {
+        // The kernel takes one page of options; relative to the directory that
+        // all layers share, many more fit.
+        let base = common_parent(&self.lower);
+        let here = std::env::current_dir().map_err(|_gone| Errno::ENOENT)?;
+        let place = here.join(place);
+        let lower: Vec<String> = self
+            .lower
+            .iter()
+            .map(|dir| {
+                let dir = Path::new(dir).strip_prefix(&base).unwrap_or(Path::new(dir));
+                dir.to_string_lossy()
+                    .replace('\\', "\\\\")
+                    .replace(':', "\\:")
+            })
+            .collect();
+        let mut data = format!("lowerdir={}", lower.join(":"));
+        for option in &self.rest {
+            data.push(',');
+            data.push_str(option);
+        }
+        nix::unistd::chdir(&base)?;
+        let done = mount(
+            Some("overlay"),
+            &place,
+            Some("overlay"),
+            flags,
+            Some(data.as_str()),
+        );
+        nix::unistd::chdir(&here)?;
+        done
+    }
+}
+
+/// The directory above all of `dirs`, never one of them itself.
+fn common_parent(dirs: &[String]) -> PathBuf {
+    let mut base = dirs
+        .first()
+        .and_then(|dir| Path::new(dir).parent())
+        .unwrap_or(Path::new("/"))
+        .to_owned();
+    while !dirs
+        .iter()
+        .all(|dir| Path::new(dir).starts_with(&base) && Path::new(dir) != base)
+    {
+        if !base.pop() {
+            break;
+        }
+    }
+    base
+}
+
+/// Splits at colons that are not escaped.
+fn split_layers(dirs: &str) -> Vec<String> {
+    let mut layers = vec![String::new()];
+    let mut chars = dirs.chars();
+    while let Some(c) = chars.next() {
+        let mut push = |c| {
+            if let Some(last) = layers.last_mut() {
+                last.push(c);
+            }
+        };
+        match c {
+            '\\' => push(chars.next().unwrap_or('\\')),
+            ':' => layers.push(String::new()),
+            c => push(c),
+        }
+    }
+    layers
+}
+
+fn attributes(flags: MsFlags) -> u64 {
+    const PAIRS: [(MsFlags, u64); 6] = [
+        (MsFlags::MS_RDONLY, sys::MOUNT_ATTR_RDONLY),
+        (MsFlags::MS_NOSUID, 0x2),
+        (MsFlags::MS_NODEV, 0x4),
+        (MsFlags::MS_NOEXEC, 0x8),
+        (MsFlags::MS_NOATIME, 0x10),
+        (MsFlags::MS_NODIRATIME, 0x80),
+    ];
+    PAIRS
+        .iter()
+        .filter(|(flag, _)| flags.contains(*flag))
+        .fold(0, |all, (_, attribute)| all | attribute)
+}
+
+/// Unmounts everything at and below `path`, innermost first.
+///
+/// # Errors
+/// A mount that does not even go lazily.
+pub(super) fn unmount_below(path: &Path) -> Result<()> {
+    let table = std::fs::read("/proc/self/mountinfo").doing("cannot read the mount table")?;
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_gone| path.to_owned());
+    let mut first_error = Ok(());
+    for place in mount_points(&table).iter().rev() {
+        if !place.starts_with(&path) {
+            continue;
+        }
+        let done = match umount2(place, MntFlags::UMOUNT_NOFOLLOW) {
+            Err(Errno::EBUSY) => umount2(place, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH),
+            other => other,
+        };
+        match done {
+            // Not there any more: a mount above it went away with it.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(e) if first_error.is_ok() => {
+                first_error = Err(Error::because(
+                    format!("cannot unmount {}", place.display()),
+                    &e,
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    first_error
+}
+
+/// The mount points of a mountinfo file, in the order in which they were made.
+pub(super) fn mount_points(table: &[u8]) -> Vec<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    table
+        .split(|b| *b == b'\n')
+        .filter_map(|line| line.split(|b| *b == b' ').nth(4))
+        .map(|field| PathBuf::from(std::ffi::OsString::from_vec(unescape(field))))
+        .collect()
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut i = 0;
+    while i < field.len() {
+        let octal = (field[i] == b'\\')
+            .then(|| field.get(i + 1..i + 4))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal {
+            Some(byte) => {
+                out.push(byte);
+                i += 4;
+            }
+            None => {
+                out.push(field[i]);
+                i += 1;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "mounts_tests.rs"]
+mod tests;
