@@ -81,7 +81,7 @@ fn build(
     let console = Console::listen(create.terminal, &ground.paths.private)?;
     let mark = trace::mark();
     let built = helper::in_child(|| {
-        ground.cgroup.join(std::process::id().cast_signed())?;
+        ground.cgroup.join(nix::unistd::getpid().as_raw())?;
         let builder = builder(&create.id, &create.state_root, stdio, finish, &console)?;
         let container = builder
             .as_init(&ground.paths.private)
@@ -98,7 +98,11 @@ fn build(
     });
     let pid = match built {
         Ok(pid) => pid,
-        Err(e) => return Err(peek_verdict(&verdict).unwrap_or(e)),
+        Err(e) => {
+            let told =
+                peek_verdict(&verdict).or_else(|| cause("cannot create the container", mark));
+            return Err(told.unwrap_or(e));
+        }
     };
     clock.step("libcontainer_create");
     let resources = ground
@@ -199,7 +203,7 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
     let console = Console::listen(terminal, &scratch.0)?;
     let mark = trace::mark();
     let built = helper::in_child(|| {
-        cgroup.join(std::process::id().cast_signed())?;
+        cgroup.join(nix::unistd::getpid().as_raw())?;
         builder(&exec.id, &exec.state_root, stdio, finish, &console)?
             .as_tenant()
             .with_process(Some(process_json))
@@ -332,16 +336,22 @@ fn verdict(text: &str) -> Option<Error> {
 
 /// libcontainer's error in one line, with the cause that it told on the side.
 fn failure(what: &str, error: &LibcontainerError, mark: u64) -> Error {
-    let mut full = Error::because(what, error);
-    if let Some(cause) = trace::since(mark).first() {
-        full.message = format!("{}: {cause}", full.message);
-    }
-    full
+    cause(what, mark).unwrap_or_else(|| Error::because(what, error))
+}
+
+/// The innermost cause, which came first. The error itself only adds layers; and
+/// it may not arrive at all: libcontainer cleans up by killing what is in the
+/// cgroup, our helper among it.
+fn cause(what: &str, mark: u64) -> Option<Error> {
+    let lines = trace::since(mark);
+    let first = lines.first()?;
+    Some(Error::internal(format!("{what}: {first}")))
 }
 
 /// Writes the state by which libcontainer knows a container that it did not make
 /// itself: a restored one, running as `pid`. `spec` is the container's own, as
 /// containerd wrote it. Removed with the state directory.
+#[allow(dead_code, reason = "the restore, built beside this, needs it")]
 pub(super) fn forge_state(create: &Create, spec: &Spec, pid: i32) -> Result<()> {
     let paths = Paths::of(&create.state_root, &create.id, &create.bundle)?;
     let cgroup = Cgroup::of(spec, &create.id)?;

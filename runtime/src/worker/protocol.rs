@@ -152,6 +152,10 @@ pub struct Exec {
 /// Take a checkpoint of a container. Unless `exit` is set it goes on running,
 /// or stays paused if it was, whether the dump succeeds or not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own in containerd's request"
+)]
 pub struct Dump {
     /// containerd's namespace.
     pub namespace: String,

@@ -14,7 +14,7 @@ use crate::sys;
 /// Runs `look` with the eyes of the user: its ids and capabilities where files
 /// are concerned. Everything is as before afterwards.
 pub(super) fn as_user<T>(process: &Process, look: impl FnOnce() -> T) -> Inside<T> {
-    let groups = nix::unistd::getgroups().map_err(|e| words(e))?;
+    let groups = nix::unistd::getgroups().map_err(words)?;
     let sets = Sets::of(process);
     let (all, _, inheritable) = current()?;
     set_groups(process.user())?;
@@ -26,7 +26,7 @@ pub(super) fn as_user<T>(process: &Process, look: impl FnOnce() -> T) -> Inside<
     nix::unistd::setfsgid(Gid::from_raw(0));
     // setfsuid took the capabilities that deal with files; this brings them back.
     capset(all, all, inheritable)?;
-    nix::unistd::setgroups(&groups).map_err(|e| words(e))?;
+    nix::unistd::setgroups(&groups).map_err(words)?;
     seen
 }
 

@@ -110,14 +110,14 @@ fn add_rule(
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Inside<ScmpAction> {
     use LinuxSeccompAction as A;
     let value = errno.map_or(Ok(libc::EPERM), i32::try_from);
-    let value = value.map_err(|_| format!("invalid errnoRet {errno:?}"))?;
+    let value = value.map_err(|e| format!("invalid errnoRet {errno:?}: {e}"))?;
     Ok(match action {
         A::ScmpActKill | A::ScmpActKillThread => ScmpAction::KillThread,
         A::ScmpActKillProcess => ScmpAction::KillProcess,
         A::ScmpActTrap => ScmpAction::Trap,
         A::ScmpActErrno => ScmpAction::Errno(value),
         A::ScmpActTrace => ScmpAction::Trace(
-            u16::try_from(value).map_err(|_| format!("invalid errnoRet {value}"))?,
+            u16::try_from(value).map_err(|e| format!("invalid errnoRet {value}: {e}"))?,
         ),
         A::ScmpActLog => ScmpAction::Log,
         A::ScmpActAllow => ScmpAction::Allow,
@@ -127,7 +127,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Inside<ScmpAction> 
 
 fn condition(arg: &LinuxSeccompArg) -> Inside<ScmpArgCompare> {
     use LinuxSeccompOperator as O;
-    let index = u32::try_from(arg.index()).map_err(|_| "invalid argument index".to_owned())?;
+    let index = u32::try_from(arg.index()).map_err(|e| format!("invalid argument index: {e}"))?;
     let (op, datum) = match arg.op() {
         O::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
         O::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),

@@ -1,0 +1,154 @@
+//! The mount calls that take descriptors.
+
+use std::ffi::{CStr, CString, c_uint};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::process::{Sys, c_path, check, own};
+
+/// `open_tree(2)`: with `OPEN_TREE_CLONE` a detached copy of a mount.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn open_tree(dir: RawFd, path: &Path, flags: c_uint) -> Sys<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: `path` is a C string that outlives the call.
+    let ret = unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) };
+    check(ret).map(own)
+}
+
+/// `mount_setattr(2)` on the mount behind `fd`.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Sys<()> {
+    let empty = c"";
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `attr` is a plain struct of the size that is passed, the path is a
+    // C string; both outlive the call.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            empty.as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    check(ret).map(drop)
+}
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+pub struct MountAttr {
+    /// Attributes to set (`MOUNT_ATTR_*`).
+    pub set: u64,
+    /// Attributes to clear.
+    pub clear: u64,
+    /// Propagation (`MS_PRIVATE`, ...), zero for none.
+    pub propagation: u64,
+    /// User namespace for an id mapping.
+    pub userns_fd: u64,
+}
+
+/// `MOUNT_ATTR_RDONLY`.
+pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
+
+/// Attaches the detached mount `from` at `to`.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn move_mount(from: BorrowedFd<'_>, to_dir: RawFd, to: &Path) -> Sys<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
+    const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+    let mut flags = MOVE_MOUNT_F_EMPTY_PATH;
+    if to.as_os_str().is_empty() {
+        flags |= MOVE_MOUNT_T_EMPTY_PATH;
+    }
+    let empty = c"";
+    let to = c_path(to)?;
+    // SAFETY: both paths are C strings that outlive the call.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from.as_raw_fd(),
+            empty.as_ptr(),
+            to_dir,
+            to.as_ptr(),
+            flags,
+        )
+    };
+    check(ret).map(drop)
+}
+
+/// `fsopen(2)`: a file system to be configured.
+///
+/// # Errors
+/// The kernel does not know the call or the file system.
+pub fn fsopen(fstype: &str) -> Sys<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    let fstype = CString::new(fstype).map_err(|_nul| Errno::EINVAL)?;
+    // SAFETY: the name is a C string that outlives the call.
+    let ret = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) };
+    check(ret).map(own)
+}
+
+fn fsconfig(fs: BorrowedFd<'_>, cmd: c_uint, key: Option<&CStr>, value: Option<&CStr>) -> Sys<()> {
+    let key = key.map_or(std::ptr::null(), CStr::as_ptr);
+    let value = value.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: both pointers are null or C strings that outlive the call.
+    let ret = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), cmd, key, value, 0) };
+    check(ret).map(drop)
+}
+
+/// Sets an option with a value.
+///
+/// # Errors
+/// The file system does not know the option, or does not like the value.
+pub fn fsconfig_string(fs: BorrowedFd<'_>, key: &str, value: &str) -> Sys<()> {
+    const FSCONFIG_SET_STRING: c_uint = 1;
+    let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
+    let value = CString::new(value).map_err(|_nul| Errno::EINVAL)?;
+    fsconfig(fs, FSCONFIG_SET_STRING, Some(&key), Some(&value))
+}
+
+/// Sets an option without a value.
+///
+/// # Errors
+/// The file system does not know the option.
+pub fn fsconfig_flag(fs: BorrowedFd<'_>, key: &str) -> Sys<()> {
+    const FSCONFIG_SET_FLAG: c_uint = 0;
+    let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
+    fsconfig(fs, FSCONFIG_SET_FLAG, Some(&key), None)
+}
+
+/// Creates the configured file system.
+///
+/// # Errors
+/// The options do not work together.
+pub fn fsconfig_create(fs: BorrowedFd<'_>) -> Sys<()> {
+    const FSCONFIG_CMD_CREATE: c_uint = 6;
+    fsconfig(fs, FSCONFIG_CMD_CREATE, None, None)
+}
+
+/// A detached mount of a created file system.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Sys<OwnedFd> {
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    // SAFETY: no pointers are passed.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            fs.as_raw_fd(),
+            FSMOUNT_CLOEXEC,
+            attributes,
+        )
+    };
+    check(ret).map(own)
+}
