@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Command, Reply, Stdio, Timing, container, ground, trace, wire};
+use super::{Command, Reply, Stdio, Timing, container, dump, ground, restore, trace, wire};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::sys;
 
@@ -81,7 +81,7 @@ fn serve(socket: BorrowedFd<'_>) -> Result<()> {
                 None => {
                     container::create(&create, stdio).map(|cold| Box::new(cold) as Box<dyn Held>)
                 }
-                Some(_) => Err(not_built("restore")),
+                Some(from) => restore::restore(&create, &from.images, &stdio),
             };
             match held {
                 Ok(held) => hold(socket, held),
@@ -97,7 +97,13 @@ fn serve(socket: BorrowedFd<'_>) -> Result<()> {
             ),
             Err(e) => answer(socket, &Reply::Failed(e), None),
         },
-        Command::Dump(_dump) => answer(socket, &Reply::Failed(not_built("dump")), None),
+        Command::Dump(dump) => {
+            let reply = match dump::dump(&dump) {
+                Ok(dumped) => Reply::Dumped(dumped),
+                Err(e) => Reply::Failed(e),
+            };
+            answer(socket, &reply, None)
+        }
         Command::Remove(remove) => {
             let reply = match ground::remove(&remove) {
                 Ok(()) => Reply::Done,
@@ -184,12 +190,5 @@ fn nothing_to_start() -> Error {
     Error::new(
         ErrorKind::FailedPrecondition,
         "the worker was asked out of turn",
-    )
-}
-
-fn not_built(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Unimplemented,
-        format!("{what} is not part of this build"),
     )
 }

@@ -171,6 +171,8 @@ fn clear(paths: &Paths, cgroup: &Cgroup) -> Vec<Error> {
 fn clear_files(paths: &Paths) -> Vec<Error> {
     let mut errors = Vec::new();
     errors.extend(mounts::unmount_below(&paths.rootfs).err());
+    // A restore's stage, if its worker was killed.
+    errors.extend(mounts::unmount_below(&paths.private).err());
     for dir in [&paths.state, &paths.private] {
         match std::fs::remove_dir_all(dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

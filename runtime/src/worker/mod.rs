@@ -14,16 +14,28 @@
 //! blocking thread. The worker ends when its socket closes; a container that was
 //! prepared but not started dies with it. Its exit is reaped by the shim.
 
+mod abort;
 mod child;
 mod container;
+mod copy;
+mod criu;
+mod criu_log;
+mod dump;
 mod executor;
 mod ground;
 mod helper;
+mod identity;
+mod layout;
 mod mounts;
 mod prepare;
 mod protocol;
+mod record;
+mod restore;
+mod stage;
 mod trace;
+mod verify;
 mod wire;
+mod workdir;
 
 pub use prepare::load_spec;
 pub use protocol::{

@@ -204,6 +204,9 @@ pub struct Dumped {
     pub frozen_us: u64,
     /// Size of all image files, in bytes.
     pub image_bytes: u64,
+    /// Memory in the images, in bytes: what a restore will take at least.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// How long each step took.
     pub timings: Vec<Timing>,
 }
