@@ -283,3 +283,18 @@ pub fn seccomp_set_filter(program: &[u8], flags: u64) -> Sys<()> {
     };
     check(ret).map(drop)
 }
+
+/// Reaps a child that has ended, if there is one: its pid and its wait status,
+/// which std's `ExitStatus` takes. Unlike nix's it knows real-time signals.
+///
+/// # Errors
+/// There are no children (`ECHILD`).
+pub fn reap_any() -> Sys<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: the status is ours and lives through the call.
+    let ret = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    match check(ret.into())? {
+        0 => Ok(None),
+        pid => Ok(Some((pid, status))),
+    }
+}

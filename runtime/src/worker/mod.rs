@@ -306,6 +306,15 @@ fn read_only_copy(exe: &Path) -> Option<OwnedFd> {
     Some(mount)
 }
 
+/// Mounts a bundle's rootfs alone, for a container that is prepared later. Undone
+/// when it fails; [`Worker::remove`] unmounts it.
+///
+/// # Errors
+/// A mount fails, or is of a kind that is not supported.
+pub fn mount_rootfs(bundle: &Path, rootfs: &[RootfsMount]) -> Result<()> {
+    mounts::mount_rootfs(&bundle.join("rootfs"), rootfs, &[])
+}
+
 /// The worker's face of the binary: serves one command on the socket that the
 /// parent left as standard input. Returns the exit code.
 #[must_use]

@@ -1,0 +1,209 @@
+//! One shim per pod: `start` finds or spawns it, `delete` removes what one left
+//! behind that died, the rest serves.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use containerd_shim::protos::protobuf::MessageField;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::types::introspection::RuntimeInfo;
+use containerd_shim::publisher::RemotePublisher;
+use containerd_shim::{
+    Config, DeleteResponse, Error, ExitSignal, Flags, Shim, StartOpts, spawn,
+};
+use reprise_runtime::worker::{Remove, Worker};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::driver::{Context, remove_run_dir};
+use crate::events::{self, Teller, to_timestamp};
+use crate::house::House;
+use crate::reaper::{Exit, Reaper};
+use crate::server::Service;
+use crate::{info, protocol};
+
+/// Where our own state is, one folder per namespace of containerd below.
+const STATE_ROOT: &str = "/run/reprise";
+/// How long the last events may take to get out.
+const LAST_EVENTS: Duration = Duration::from_secs(3);
+/// How long one removal may take.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(60);
+/// What a container whose shim died is said to have ended with.
+const KILLED: u32 = 128 + 9;
+
+/// One face of the shim, with what containerd told it.
+pub(crate) struct Reprise {
+    namespace: String,
+    id: String,
+    bundle: String,
+    address: String,
+    exit: Arc<ExitSignal>,
+    publishing: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What of a bundle's `config.json` decides about the shim.
+#[derive(Deserialize, Default)]
+struct Annotated {
+    #[serde(default)]
+    annotations: HashMap<String, String>,
+}
+
+#[async_trait]
+impl Shim for Reprise {
+    type T = Service;
+
+    async fn new(_runtime_id: &str, args: &Flags, config: &mut Config) -> Self {
+        config.no_reaper = true;
+        if let Some(level) = House::open().log_level() {
+            config.default_log_level = level;
+        }
+        if args.action.is_empty() {
+            // A Ctrl-C for containerd is not for us. In a group of our own already
+            // is as good.
+            nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0)).ok();
+        }
+        Self {
+            namespace: args.namespace.clone(),
+            id: args.id.clone(),
+            bundle: args.bundle.clone(),
+            address: args.socket.clone(),
+            exit: Arc::default(),
+            publishing: Mutex::default(),
+        }
+    }
+
+    async fn start_shim(&mut self, opts: StartOpts) -> Result<String, Error> {
+        let spec: Annotated = std::fs::read("config.json")
+            .map_err(|err| Error::IoError {
+                context: "Cannot read the bundle's config.json".to_owned(),
+                err,
+            })
+            .and_then(|text| serde_json::from_slice(&text).map_err(Error::from))?;
+        let grouping = protocol::grouping(&spec.annotations)
+            .unwrap_or(&opts.id)
+            .to_owned();
+        let address = opts.socket_address(&grouping);
+        if is_served(&address) {
+            return Ok(address);
+        }
+        remove_socket(&address);
+        spawn(opts, &grouping, Vec::new()).await
+    }
+
+    async fn delete_shim(&mut self) -> Result<DeleteResponse, Error> {
+        let bundle = self.bundle_path()?;
+        let run_dir = Path::new(STATE_ROOT).join(&self.namespace).join(&self.id);
+        let pid = read_run_file(&run_dir, "pid").and_then(|text| text.parse::<u32>().ok());
+        if let Some(address) = read_run_file(&run_dir, "address")
+            && !is_served(&address)
+        {
+            remove_socket(&address);
+        }
+        let remove = Remove {
+            namespace: self.namespace.clone(),
+            id: self.id.clone(),
+            bundle,
+            state_root: Path::new(STATE_ROOT).join(&self.namespace),
+        };
+        let removed = tokio::task::spawn_blocking(move || {
+            Worker::spawn(REMOVE_DEADLINE)?.remove(remove)?;
+            remove_run_dir(&run_dir)
+        });
+        match removed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(Error::Other(error.message)),
+            Err(error) => return Err(Error::Other(error.to_string())),
+        }
+        Ok(DeleteResponse {
+            exit_status: KILLED,
+            exited_at: MessageField::some(to_timestamp(Exit::now(KILLED).at)),
+            pid: pid.unwrap_or_default(),
+            ..Default::default()
+        })
+    }
+
+    async fn wait(&mut self) {
+        self.exit.wait().await;
+        if let Some(publishing) = self.publishing.lock().await.take() {
+            drop(tokio::time::timeout(LAST_EVENTS, publishing).await);
+        }
+        remove_socket(&self.address);
+    }
+
+    async fn create_task_service(&self, publisher: RemotePublisher) -> Service {
+        let (teller, told) = Teller::new();
+        let address = publisher.address.clone();
+        let exit = Arc::clone(&self.exit);
+        let publishing = events::publish(told, address, self.namespace.clone(), exit);
+        *self.publishing.lock().await = Some(tokio::spawn(publishing));
+        let reaper = Reaper::start().unwrap_or_else(|error| {
+            log::error!(error = error.to_string().as_str(); "children are not reaped");
+            Reaper::default()
+        });
+        let state_root = Path::new(STATE_ROOT).join(&self.namespace);
+        if let Err(error) = make_private(&state_root) {
+            log::error!(error = error.to_string().as_str(); "cannot make {}", state_root.display());
+        }
+        let context = Context {
+            runtime: Arc::new(House::open()),
+            reaper,
+            events: teller,
+            namespace: self.namespace.clone(),
+            state_root,
+            address: self.address.clone(),
+        };
+        Service::new(Arc::new(context), Arc::clone(&self.exit))
+    }
+
+    fn runtime_info(runtime_id: &str, options: Option<&Any>) -> Result<RuntimeInfo, Error> {
+        info::describe(runtime_id, options)
+    }
+}
+
+impl Reprise {
+    /// `delete` runs in some bundle of containerd's; ours is its neighbour.
+    fn bundle_path(&self) -> Result<PathBuf, Error> {
+        if !self.bundle.is_empty() {
+            return Ok(PathBuf::from(&self.bundle));
+        }
+        let cwd = std::env::current_dir().map_err(|err| Error::IoError {
+            context: "Cannot tell where the bundles are".to_owned(),
+            err,
+        })?;
+        let bundles = cwd.parent().unwrap_or(&cwd);
+        Ok(bundles.join(&self.id))
+    }
+}
+
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+fn read_run_file(dir: &Path, name: &str) -> Option<String> {
+    std::fs::read_to_string(dir.join(name)).ok()
+}
+
+fn socket_path(address: &str) -> &Path {
+    Path::new(address.strip_prefix("unix://").unwrap_or(address))
+}
+
+/// Whether a shim listens there.
+fn is_served(address: &str) -> bool {
+    UnixStream::connect(socket_path(address)).is_ok()
+}
+
+fn remove_socket(address: &str) {
+    if !address.is_empty() {
+        // Not there is as good.
+        std::fs::remove_file(socket_path(address)).ok();
+    }
+}

@@ -1,0 +1,168 @@
+//! Taking a checkpoint: dump, then the store's copy. What containerd asked for is
+//! the dump; a store that cannot take its copy is a line in the log.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Needs};
+use reprise_runtime::error::Doing;
+use reprise_runtime::store::{Staging, Stored};
+use reprise_runtime::worker::{DiffCopy, Dump};
+use reprise_runtime::{Error, ErrorKind, Result};
+
+use crate::driver::CheckpointRequest;
+use crate::house::House;
+use crate::runtime::{Dumped, Identity, Runtime, Subject};
+use crate::telemetry;
+
+/// Takes it. Blocks for as long as the dump takes.
+///
+/// # Errors
+/// The container could not be dumped, or, without a path, not be stored; it is as
+/// before.
+pub(crate) fn take(
+    house: &House,
+    subject: &Subject,
+    request: &CheckpointRequest,
+) -> Result<Dumped> {
+    let staging = match begin(house, subject) {
+        Ok(staging) => Some(staging),
+        Err(error) if request.path.is_none() => return Err(error),
+        Err(error) => {
+            telemetry::log_failure(&subject.id, "the checkpoint is not stored", &error);
+            None
+        }
+    };
+    let images = match (&request.path, &staging) {
+        (Some(path), _) => {
+            std::fs::create_dir_all(path).doing(format!("Cannot make {}", path.display()))?;
+            path.clone()
+        }
+        (None, Some(staging)) => staging.images(),
+        (None, None) => return Err(Error::internal("There is no place for the checkpoint")),
+    };
+    let copies = match (&staging, &subject.upper) {
+        (Some(staging), Some(upper)) => vec![DiffCopy {
+            from: upper.clone(),
+            to: staging.layer(0),
+        }],
+        _ => Vec::new(),
+    };
+    let dump = Dump {
+        namespace: subject.namespace.clone(),
+        id: subject.id.clone(),
+        pid: subject.pid,
+        bundle: subject.bundle.clone(),
+        state_root: subject.state_root.clone(),
+        images: images.clone(),
+        work_path: request.work_path.clone(),
+        criu: house.criu(),
+        exit: request.exit,
+        open_tcp: request.open_tcp,
+        external_unix_sockets: request.external_unix_sockets,
+        file_locks: request.file_locks,
+        copies,
+    };
+    let dumped = house.worker()?.dump(dump)?;
+    let mut taken = Dumped {
+        stored: None,
+        frozen_us: dumped.frozen_us,
+        image_bytes: dumped.image_bytes,
+    };
+    let Some(staging) = staging else {
+        return Ok(taken);
+    };
+    match store(house, subject, request, staging, &taken) {
+        Ok(stored) => {
+            taken.stored = Some(stored.id().to_owned());
+            settle_beside(subject.id.clone(), stored);
+        }
+        Err(error) if request.path.is_none() => return Err(error),
+        Err(error) => {
+            telemetry::log_failure(&subject.id, "the checkpoint is not stored", &error);
+        }
+    }
+    Ok(taken)
+}
+
+fn begin(house: &House, subject: &Subject) -> Result<Staging> {
+    identity(subject)?;
+    house.store()?.begin(&subject.id)
+}
+
+fn identity(subject: &Subject) -> Result<&Identity> {
+    subject.record.identity.as_ref().ok_or_else(|| {
+        Error::new(
+            ErrorKind::FailedPrecondition,
+            "Its root file system is no overlay with shared layers, so no other container \
+             could be restored from the checkpoint; use the overlayfs snapshotter",
+        )
+    })
+}
+
+fn store(
+    house: &House,
+    subject: &Subject,
+    request: &CheckpointRequest,
+    staging: Staging,
+    dumped: &Dumped,
+) -> Result<Stored> {
+    let identity = identity(subject)?;
+    if let Some(path) = &request.path {
+        staging.adopt_images(path)?;
+    }
+    for (n, layer) in subject.layers.iter().enumerate() {
+        staging.adopt_layer(layer, n + 1)?;
+    }
+    let node = house.node();
+    let memory_bytes = pages_bytes(&staging.images());
+    let manifest = Manifest {
+        version: MANIFEST_VERSION,
+        id: staging.id().to_owned(),
+        fingerprint: identity.fingerprint.clone(),
+        origin: identity.origin.clone(),
+        created_unix_s: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs(),
+        needs: Needs {
+            arch: node.arch,
+            cpu_features: node.cpu_features.into_iter().collect(),
+            kernel: node.kernel,
+            criu_version: node.criu.map_err(Error::internal)?,
+            memory_bytes,
+        },
+        image_bytes: dumped.image_bytes,
+        frozen_us: dumped.frozen_us,
+        layers: Vec::new(),
+        files: Vec::new(),
+        fields: identity.fields.clone(),
+    };
+    staging.commit(manifest)
+}
+
+/// Memory that the processes held: all of CRIU's page files.
+fn pages_bytes(images: &Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(images) else {
+        return 0;
+    };
+    files
+        .filter_map(std::io::Result::ok)
+        .filter(|file| file.file_name().to_string_lossy().starts_with("pages-"))
+        .filter_map(|file| file.metadata().ok())
+        .map(|about| about.len())
+        .sum()
+}
+
+/// Nobody waits for the disk: the checkpoint is good for this boot already.
+fn settle_beside(container: String, stored: Stored) {
+    let settling = std::thread::Builder::new().name("settle".to_owned());
+    let spawned = settling.spawn(move || {
+        if let Err(error) = stored.settle() {
+            telemetry::log_failure(&container, "the checkpoint may not outlive a crash", &error);
+        }
+    });
+    if let Err(error) = spawned {
+        log::error!(error = error.to_string().as_str(); "the checkpoint may not outlive a crash");
+    }
+}

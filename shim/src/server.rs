@@ -1,0 +1,272 @@
+//! The task service: one short method per request of containerd.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use containerd_shim::ExitSignal;
+use containerd_shim::Task;
+use containerd_shim::protos::api;
+use containerd_shim::protos::protobuf::MessageField;
+use containerd_shim::protos::ttrpc::{self, r#async::TtrpcContext};
+use reprise_runtime::{Error, ErrorKind, Result};
+
+use crate::driver::{self, Ask, Context, Handle};
+use crate::{metrics, protocol};
+
+/// How long Shutdown's answer has to get out before we go.
+const LAST_ANSWER: Duration = Duration::from_millis(20);
+
+type Answer<T> = ttrpc::Result<T>;
+
+/// All containers of this shim.
+#[derive(Clone)]
+pub(crate) struct Service {
+    context: Arc<Context>,
+    containers: Arc<Mutex<HashMap<String, Handle>>>,
+    exit: Arc<ExitSignal>,
+}
+
+impl Service {
+    pub(crate) fn new(context: Arc<Context>, exit: Arc<ExitSignal>) -> Self {
+        Self {
+            context,
+            containers: Arc::default(),
+            exit,
+        }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self, id: &str) -> Result<Handle> {
+        self.containers()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "It does not exist in this shim"))
+    }
+
+    /// Passes a request on to its container.
+    async fn ask<T>(&self, id: &str, ask: impl FnOnce(driver::Reply<T>) -> Ask) -> Answer<T> {
+        let answer = match self.container(id) {
+            Ok(container) => container.ask(ask).await,
+            Err(error) => Err(error),
+        };
+        answer.map_err(|error| protocol::to_status(id, &error))
+    }
+
+    async fn make(&self, request: driver::CreateRequest) -> Result<i32> {
+        let id = request.id.clone();
+        let answer = match self.containers().entry(id.clone()) {
+            Entry::Occupied(_) => {
+                return Err(Error::new(ErrorKind::AlreadyExists, "It exists already"));
+            }
+            Entry::Vacant(place) => {
+                let (handle, answer) = driver::create(&self.context, request);
+                place.insert(handle);
+                answer
+            }
+        };
+        let made = answer
+            .await
+            .unwrap_or_else(|_dropped| Err(Error::internal("It was given up")));
+        if made.is_err() {
+            self.containers().remove(&id);
+        }
+        made
+    }
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateTaskRequest,
+    ) -> Answer<api::CreateTaskResponse> {
+        let id = request.id.clone();
+        // In a task of its own: it has to end well even if containerd goes away.
+        let this = self.clone();
+        let made = tokio::spawn(async move {
+            let request = protocol::create(request, &this.context.namespace)?;
+            this.make(request).await
+        });
+        let made = made
+            .await
+            .unwrap_or_else(|e| Err(Error::because("Create broke off", &e)));
+        let pid = made.map_err(|error| protocol::to_status(&id, &error))?;
+        Ok(api::CreateTaskResponse {
+            pid: pid.unsigned_abs(),
+            ..Default::default()
+        })
+    }
+
+    async fn start(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartRequest,
+    ) -> Answer<api::StartResponse> {
+        let exec = request.exec_id;
+        let pid = self.ask(&request.id, |reply| Ask::Start(exec, reply)).await?;
+        Ok(api::StartResponse {
+            pid: pid.unsigned_abs(),
+            ..Default::default()
+        })
+    }
+
+    async fn state(
+        &self,
+        _: &TtrpcContext,
+        request: api::StateRequest,
+    ) -> Answer<api::StateResponse> {
+        let exec = request.exec_id.clone();
+        let view = self.ask(&request.id, |reply| Ask::State(exec, reply)).await?;
+        Ok(protocol::state(&request.id, &request.exec_id, view))
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> Answer<api::WaitResponse> {
+        let exec = request.exec_id;
+        let exit = self.ask(&request.id, |reply| Ask::Wait(exec, reply)).await?;
+        Ok(protocol::waited(exit))
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> Answer<api::Empty> {
+        let api::KillRequest {
+            id,
+            exec_id: exec,
+            signal,
+            all,
+            ..
+        } = request;
+        let signal = i32::try_from(signal).unwrap_or(i32::MAX);
+        let ask = |reply| Ask::Kill {
+            exec,
+            signal,
+            all,
+            reply,
+        };
+        self.ask(&id, ask).await.map(|()| api::Empty::new())
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> Answer<api::PidsResponse> {
+        let pids = self.ask(&request.id, Ask::Pids).await?;
+        protocol::pids(pids).map_err(|error| protocol::to_status(&request.id, &error))
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> Answer<api::StatsResponse> {
+        let stats = self.ask(&request.id, Ask::Stats).await?;
+        let any = metrics::to_any(&stats).map_err(|e| protocol::to_status(&request.id, &e))?;
+        Ok(api::StatsResponse {
+            stats: MessageField::some(any),
+            ..Default::default()
+        })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
+        let answer = self.ask(&request.id, Ask::Pause).await;
+        answer.map(|()| api::Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
+        let answer = self.ask(&request.id, Ask::Resume).await;
+        answer.map(|()| api::Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
+        let resources = protocol::resources(&request)
+            .map_err(|error| protocol::to_status(&request.id, &error))?;
+        let ask = |reply| Ask::Update(Box::new(resources), reply);
+        self.ask(&request.id, ask).await.map(|()| api::Empty::new())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> Answer<api::Empty> {
+        if !request.stdin {
+            return Ok(api::Empty::new());
+        }
+        let exec = request.exec_id;
+        let answer = self.ask(&request.id, |reply| Ask::CloseInput(exec, reply));
+        answer.await.map(|()| api::Empty::new())
+    }
+
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResizePtyRequest,
+    ) -> Answer<api::Empty> {
+        let ask = |reply| Ask::Resize {
+            exec: request.exec_id,
+            columns: protocol::cells(request.width),
+            rows: protocol::cells(request.height),
+            reply,
+        };
+        self.ask(&request.id, ask).await.map(|()| api::Empty::new())
+    }
+
+    async fn checkpoint(
+        &self,
+        _: &TtrpcContext,
+        request: api::CheckpointTaskRequest,
+    ) -> Answer<api::Empty> {
+        let parsed = protocol::checkpoint(&request)
+            .map_err(|error| protocol::to_status(&request.id, &error))?;
+        let ask = |reply| Ask::Checkpoint(Box::new(parsed), reply);
+        self.ask(&request.id, ask).await.map(|()| api::Empty::new())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
+        let id = request.id.clone();
+        let parsed = protocol::exec(request).map_err(|e| protocol::to_status(&id, &e))?;
+        let ask = |reply| Ask::Exec(Box::new(parsed), reply);
+        self.ask(&id, ask).await.map(|()| api::Empty::new())
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: api::DeleteRequest,
+    ) -> Answer<api::DeleteResponse> {
+        let is_init = request.exec_id.is_empty();
+        let exec = request.exec_id;
+        let answer = self.ask(&request.id, |reply| Ask::Delete(exec, reply));
+        let (pid, exit) = answer.await?;
+        if is_init {
+            self.containers().remove(&request.id);
+        }
+        Ok(protocol::deleted(pid, exit))
+    }
+
+    async fn connect(
+        &self,
+        _: &TtrpcContext,
+        request: api::ConnectRequest,
+    ) -> Answer<api::ConnectResponse> {
+        let view = self.ask(&request.id, |reply| Ask::State(String::new(), reply));
+        // Without that container the answer is about us alone.
+        let pid = view.await.map_or(0, |view| view.pid);
+        Ok(api::ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: pid.unsigned_abs(),
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> Answer<api::Empty> {
+        if self.containers().is_empty() {
+            let exit = Arc::clone(&self.exit);
+            tokio::spawn(async move {
+                tokio::time::sleep(LAST_ANSWER).await;
+                exit.signal();
+            });
+        }
+        Ok(api::Empty::new())
+    }
+}
