@@ -5,14 +5,17 @@
 # The result is a source of files for a node, as a DaemonSet or an image build copies
 # them; nothing is run in it. Both bases are arguments, for builds behind a mirror:
 #     --build-arg BUILDER=... --build-arg BASE=...
-# BUILDER needs apt and either Rust >= 1.85 in its packages (Debian 13) or on PATH.
+# BUILDER is a Debian 13, with Rust >= 1.88 on PATH or else taken from its backports:
+# libcontainer 0.7 says 1.85, but does not compile with it.
 ARG BUILDER=debian:trixie
 ARG BASE=debian:trixie-slim
 
 FROM ${BUILDER} AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev libseccomp-dev make pkg-config \
-    && if ! command -v cargo; then apt-get install -y --no-install-recommends cargo; fi \
+    && if ! command -v cargo; then \
+        sed -E '/^Suites: trixie /s/$/ trixie-backports/;/^Suites: trixie$/s/$/ trixie-backports/;s/^(deb .*) trixie main$/&\n\1 trixie-backports main/' -i $(find /etc/apt -name '*.sources' -o -name '*.list') \
+        && apt-get update && apt-get install -y --no-install-recommends -t trixie-backports cargo; fi \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
