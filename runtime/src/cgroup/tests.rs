@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stderr, reason = "a test that skips says so")]
 
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,14 +28,18 @@ impl Own {
     }
 
     fn run(&mut self, script: &str) -> i32 {
-        let child = Command::new("sh")
-            .args(["-c", script])
+        // It waits until it is in the cgroup: what it forks must not escape.
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("read -r joined && {{ {script}\n}}")])
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
+        let mut gate = child.stdin.take().unwrap();
         self.1.push(child);
         self.0.join(pid).unwrap();
+        gate.write_all(b"joined\n").unwrap();
         pid
     }
 
