@@ -36,8 +36,8 @@ pub const RESTORE_ANNOTATION: &str = "reprise.dev/restore";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Format of the file.
-    version: i64,
+    /// Format of the file; 0 for the defaults, which come from none.
+    pub version: i64,
     /// Restoring.
     pub restore: RestoreConfig,
     /// Taking checkpoints.

@@ -25,6 +25,16 @@ fn made(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A length that a system call returned; -1 means its error.
+fn length(returned: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// A descriptor's number, as `bpf(2)` takes it.
+fn number(fd: &impl AsRawFd) -> io::Result<u32> {
+    u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
+}
+
 /// An eventfd, not blocking, closed on exec (`man 2 eventfd`).
 ///
 /// # Errors
@@ -136,8 +146,8 @@ pub fn bpf_attach_device_program(cgroup: &File, program: &OwnedFd) -> io::Result
     const CGROUP_DEVICE: u32 = 6;
     const ALLOW_MULTI: u32 = 2;
     let mut attributes = BpfProgAttach {
-        target_fd: cgroup.as_raw_fd().cast_unsigned(),
-        attach_bpf_fd: program.as_raw_fd().cast_unsigned(),
+        target_fd: number(cgroup)?,
+        attach_bpf_fd: number(program)?,
         attach_type: CGROUP_DEVICE,
         attach_flags: ALLOW_MULTI,
     };
@@ -159,10 +169,10 @@ pub fn copy_xattrs(from: &File, to: &File) -> io::Result<()> {
             _ => Err(error),
         };
     }
-    let mut names = vec![0_u8; usize::try_from(len).map_err(io::Error::other)?];
+    let mut names = vec![0_u8; length(len)?];
     // SAFETY: the buffer is ours and as long as we say.
     let len = unsafe { libc::flistxattr(from.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
-    names.truncate(usize::try_from(len).map_err(|_| io::Error::last_os_error())?);
+    names.truncate(length(len)?);
     let mut value = vec![0_u8; 64 << 10]; // XATTR_SIZE_MAX
     for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
         let name = CString::new(name)?;
@@ -175,7 +185,7 @@ pub fn copy_xattrs(from: &File, to: &File) -> io::Result<()> {
                 value.len(),
             )
         };
-        let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        let len = length(len)?;
         // SAFETY: name is a C string, the buffer is ours and at least len long.
         let done = unsafe {
             libc::fsetxattr(to.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), len, 0)

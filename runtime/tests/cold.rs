@@ -75,6 +75,8 @@ tests![
     a_signal_ends_it,
     killed_before_start,
     dropped_before_start,
+    a_killed_worker_is_told_and_cleaned_up_after,
+    a_worker_that_takes_too_long,
     a_user_with_groups,
     capabilities_of_root_and_user,
     ambient_capabilities,
@@ -137,6 +139,36 @@ fn dropped_before_start() {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         !mounts.contains(case.dir.to_str().unwrap())
     });
+}
+
+fn a_killed_worker_is_told_and_cleaned_up_after() {
+    let mut case = Case::new(&["sleep", "100"]);
+    let (worker, prepared, _) = case.prepare();
+    let pid = prepared.unwrap().pid;
+    kill(Pid::from_raw(worker.pid()), Signal::SIGKILL).unwrap();
+    let error = worker.start().unwrap_err();
+    assert_eq!(error.kind, reprise_runtime::ErrorKind::Unavailable);
+    case.remove();
+    case.assert_clean();
+    assert_eq!(exit_code(pid), 137);
+}
+
+fn a_worker_that_takes_too_long() {
+    let mut case = Case::new(&["true"]);
+    let hook = json!({"path": "/bin/sleep", "args": ["sleep", "100"]});
+    case.set("/hooks", json!({"createRuntime": [hook]}));
+    let mut worker = Worker::spawn(std::time::Duration::from_millis(500)).unwrap();
+    let pid = worker.pid();
+    let error = worker
+        .prepare(
+            case.create_request(),
+            reprise_runtime::worker::Stdio::default(),
+        )
+        .unwrap_err();
+    assert!(error.message.contains("no answer within 0.5 s"), "{error}");
+    assert_eq!(exit_code(pid), 137);
+    case.remove();
+    case.assert_clean();
 }
 
 fn a_user_with_groups() {
@@ -497,13 +529,15 @@ fn devices_anywhere_and_twice() {
 }
 
 fn how_long_it_takes() {
-    reprise_runtime::cgroup::prewarm();
     let mut whole = Vec::new();
     for round in 0..10 {
         let mut case = Case::new(&["true"]);
         case.set("/linux/seccomp", no_mkdir());
         let begin = Instant::now();
+        // As the driver does: the kernel's grace period passes meanwhile.
+        let warming = std::thread::spawn(reprise_runtime::cgroup::prewarm);
         let (worker, prepared, _) = case.prepare();
+        warming.join().unwrap();
         let prepared = prepared.unwrap();
         let created = begin.elapsed();
         worker.start().unwrap();
@@ -520,4 +554,15 @@ fn how_long_it_takes() {
     }
     whole.sort_unstable();
     println!("  median {:?}", whole[whole.len() / 2]);
+    let mut case = Case::new(&["sleep", "100"]);
+    let init = case.start();
+    for _ in 0..3 {
+        let process = case.process(&["true"]);
+        let begin = Instant::now();
+        let started = case.try_exec(process).0.unwrap();
+        println!("  exec {:?}", begin.elapsed());
+        exit_code(started.pid);
+    }
+    kill(Pid::from_raw(init.pid), Signal::SIGKILL).unwrap();
+    exit_code(init.pid);
 }

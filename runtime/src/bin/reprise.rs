@@ -1,2 +1,11 @@
-//! CLI.
-fn main() {}
+//! `reprise`: what operators do with checkpoints on a node. Thin over the
+//! library.
+
+#[path = "../cli/mod.rs"]
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

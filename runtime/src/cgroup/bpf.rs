@@ -92,7 +92,13 @@ fn program(rules: &Rules) -> Vec<BpfInsn> {
         }
         for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
             if let Some(number) = number {
-                block.push(insn(JNE32_K, register, 0, 0, number.cast_signed()));
+                block.push(insn(
+                    JNE32_K,
+                    register,
+                    0,
+                    0,
+                    i32::from_ne_bytes(number.to_ne_bytes()),
+                ));
             }
         }
         block.push(insn(
@@ -138,7 +144,7 @@ mod tests {
     fn run(code: &[BpfInsn], block: bool, major: u32, minor: u32, access: u8) -> bool {
         let kind: u32 = if block { 1 } else { 2 };
         let context = [
-            kernel_bits(access).cast_unsigned() << 16 | kind,
+            u32::try_from(kernel_bits(access)).unwrap() << 16 | kind,
             major,
             minor,
         ];
@@ -147,7 +153,7 @@ mod tests {
         loop {
             let step = code[at];
             let (dst, src) = ((step.regs & 15) as usize, (step.regs >> 4) as usize);
-            let imm = u64::from(step.imm.cast_unsigned());
+            let imm = u64::from(u32::from_ne_bytes(step.imm.to_ne_bytes()));
             let mut jump = false;
             match step.code {
                 LDX_W => r[dst] = u64::from(context[usize::try_from(step.off).unwrap() / 4]),

@@ -141,7 +141,7 @@ impl Rules {
             None | Some(-1) => Ok(None),
             Some(n) => u32::try_from(n)
                 .map(Some)
-                .map_err(|_| format!("{what} {n} is not a device number")), // the number says it all
+                .map_err(|e| format!("{what} {n} is not a device number ({e})")),
         };
         let major = number("major", rule.major())?;
         let minor = number("minor", rule.minor())?;

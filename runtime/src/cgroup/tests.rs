@@ -1,6 +1,8 @@
 //! Against the kernel of this machine: needs root and a writable hierarchy, and
 //! says so when it has neither. Only `/reprise-unit-<pid>/...` is touched.
 
+#![allow(clippy::print_stderr, reason = "a test that skips says so")]
+
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -257,13 +259,13 @@ fn the_oom_killer_is_noticed() {
         .unwrap();
     let watch = own.0.oom_watch().unwrap();
     assert_eq!(own.0.oom_kills().unwrap(), 0);
-    own.run("sleep 0.1; exec tail -c 100000000 /dev/zero");
+    own.run("sleep 0.1; x=$(head -c 100000000 /dev/zero | tr '\\0' a)");
     let mut poll = [nix::poll::PollFd::new(
         std::os::fd::AsFd::as_fd(&watch),
         nix::poll::PollFlags::POLLIN,
     )];
     assert_eq!(nix::poll::poll(&mut poll, 10_000_u16).unwrap(), 1);
     own.reap();
-    assert_eq!(own.0.oom_kills().unwrap(), 1);
+    assert!(own.0.oom_kills().unwrap() > 0);
     assert!(watch.as_raw_fd() > 2);
 }

@@ -1,0 +1,303 @@
+//! The commands of `reprise`.
+
+mod check;
+mod checkpoint;
+mod show;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use reprise_runtime::policy::{CONFIG_PATH, Config};
+use reprise_runtime::store::Store;
+use reprise_runtime::{Error, ErrorKind, Result};
+use serde_json::json;
+
+/// Checkpoints of containers on this node
+#[derive(Debug, Parser)]
+#[command(
+    name = "reprise",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage."
+)]
+struct Cli {
+    #[command(flatten)]
+    places: Places,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where things are.
+#[derive(Debug, Args)]
+struct Places {
+    /// Config file
+    #[arg(long, global = true, value_name = "FILE", default_value = CONFIG_PATH)]
+    config: PathBuf,
+    /// Store of checkpoints [default: store.path of the config file]
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Where shims keep what they say about their containers
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/run/reprise"
+    )]
+    run_root: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the checkpoints on this node, newest first
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a checkpoint of a running container
+    Checkpoint(checkpoint::Checkpoint),
+    /// Show everything about one checkpoint
+    Inspect {
+        /// Checkpoint id, or a prefix that only one has
+        id: String,
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove checkpoints that no container uses
+    Rm {
+        /// Checkpoint ids, or prefixes that only one has
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Check that checkpoints can be used, and mend the index
+    Verify {
+        /// Checkpoint id, or a prefix that only one has [default: all]
+        id: Option<String>,
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check that this node can take and restore checkpoints
+    Check {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the version
+    Version,
+}
+
+/// What a command prints, and whether it is a success.
+struct Outcome {
+    text: String,
+    good: bool,
+}
+
+impl From<String> for Outcome {
+    fn from(text: String) -> Self {
+        Self { text, good: true }
+    }
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = run(&cli).unwrap_or_else(|error| {
+        let mut text = format!("reprise: {error}\n");
+        for line in &error.detail {
+            text.push_str("  ");
+            text.push_str(line);
+            text.push('\n');
+        }
+        // Nobody is left to tell when standard error is closed.
+        drop(io::stderr().write_all(text.as_bytes()));
+        Outcome {
+            text: String::new(),
+            good: false,
+        }
+    });
+    let mut out = io::stdout().lock();
+    let written = out
+        .write_all(outcome.text.as_bytes())
+        .and_then(|()| out.flush());
+    // A reader that has seen enough (`| head`) is no failure.
+    let read = !matches!(&written, Err(e) if e.kind() != io::ErrorKind::BrokenPipe);
+    if outcome.good && read {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(cli: &Cli) -> Result<Outcome> {
+    let places = &cli.places;
+    match &cli.command {
+        Command::List { json } => {
+            let all = places.open()?.list()?;
+            Ok(if *json {
+                show::json(all.iter().map(show::summary).collect())
+            } else {
+                show::table(&all)
+            }
+            .into())
+        }
+        Command::Checkpoint(command) => command.run(places).map(Into::into),
+        Command::Inspect { id, json } => {
+            let store = places.open()?;
+            let id = full_id(&store, id)?;
+            let stored = store.load(&id)?.ok_or_else(|| none(&id))?;
+            Ok(if *json {
+                show::json(vec![show::whole(&stored, &places.run_root)])
+            } else {
+                show::page(&stored, &places.run_root)
+            }
+            .into())
+        }
+        Command::Rm { ids } => {
+            let store = places.open()?;
+            let mut text = String::new();
+            for id in ids {
+                let id = full_id(&store, id)?;
+                store.remove(&id, &places.run_root)?;
+                text.push_str(&id);
+                text.push('\n');
+            }
+            Ok(text.into())
+        }
+        Command::Verify { id, json } => verify(&places.open()?, id.as_deref(), *json),
+        Command::Check { json } => Ok(check::run(places, *json)),
+        Command::Version => Ok(format!("reprise {}\n", env!("CARGO_PKG_VERSION")).into()),
+    }
+}
+
+impl Places {
+    fn settings(&self) -> Result<Config> {
+        Config::load(&self.config)
+    }
+
+    fn store_path(&self) -> Result<PathBuf> {
+        match &self.store {
+            Some(path) => Ok(path.clone()),
+            None => Ok(self.settings()?.store.path),
+        }
+    }
+
+    fn open(&self) -> Result<Store> {
+        let path = self.store_path()?;
+        readable(&path)?;
+        Ok(Store::at(&path))
+    }
+}
+
+/// The store belongs to root; say so instead of "Permission denied".
+fn readable(path: &Path) -> Result<()> {
+    match std::fs::read_dir(path.join("checkpoints")) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            format!(
+                "Only root may read the store at {}; use sudo",
+                path.display()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn verify(store: &Store, id: Option<&str>, json: bool) -> Result<Outcome> {
+    let mut entries = store.entries()?;
+    if let Some(id) = id {
+        let id = full_id(store, id)?;
+        entries.retain(|(other, _)| *other == id);
+    } else {
+        store.rebuild_index()?;
+    }
+    let good = entries.iter().all(|(_, entry)| entry.is_ok());
+    let mut text = String::new();
+    let mut rows = Vec::new();
+    for (id, entry) in &entries {
+        let reason = entry.as_ref().err().map(|e| e.message.as_str());
+        rows.push(json!({ "id": id, "usable": reason.is_none(), "reason": reason }));
+        text.push_str(&match reason {
+            None => format!(
+                "ok    {id}
+"
+            ),
+            Some(reason) => format!(
+                "BAD   {reason}; `reprise rm {id}` removes it
+"
+            ),
+        });
+    }
+    let text = if json { show::json(rows) } else { text };
+    Ok(Outcome { text, good })
+}
+
+/// The one checkpoint whose id begins so; an exact id always wins.
+fn full_id(store: &Store, prefix: &str) -> Result<String> {
+    let ids = store.entries()?.into_iter().map(|(id, _)| id);
+    unique("checkpoint", prefix, ids, "`reprise list` shows them")
+}
+
+/// The one name that begins so; an exact one always wins.
+fn unique(
+    what: &str,
+    prefix: &str,
+    names: impl Iterator<Item = String>,
+    hint: &str,
+) -> Result<String> {
+    let mut hits: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
+    if let Some(at) = hits.iter().position(|name| name == prefix) {
+        return Ok(hits.swap_remove(at));
+    }
+    match (hits.pop(), hits.len()) {
+        (Some(hit), 0) if !prefix.is_empty() => Ok(hit),
+        (None, _) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("There is no {what} {prefix}; {hint}"),
+        )),
+        (Some(_), more) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "{} {what}s begin with {prefix:?}; give more of the id",
+                more + 1
+            ),
+        )),
+    }
+}
+
+fn none(id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("There is no checkpoint {id}; `reprise list` shows them"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_prefix_names_one_or_is_refused() {
+        let names = || ["abc", "abcd", "xyz"].map(ToOwned::to_owned).into_iter();
+        let ask = |prefix| unique("container", prefix, names(), "look");
+        assert_eq!(ask("x").unwrap(), "xyz");
+        assert_eq!(ask("abc").unwrap(), "abc");
+        assert!(
+            ask("ab")
+                .unwrap_err()
+                .message
+                .contains("2 containers begin")
+        );
+        assert_eq!(ask("q").unwrap_err().kind, ErrorKind::NotFound);
+        assert!(ask("").is_err());
+    }
+}
