@@ -87,6 +87,7 @@ tests![
     given_up_before_start,
     more_than_the_spec_allows,
     ten_at_once,
+    large_programs,
     how_long_it_takes,
 ];
 
@@ -267,10 +268,14 @@ fn finish(pid: i32) {
 /// Nothing of a failed restore is left, and a cold start works.
 fn assert_restartable(case: &mut Case) {
     case.assert_clean();
-    assert!(fs::read_dir(case.dir.join("upper")).unwrap().count() < 2);
-    let yards = fs::read_dir("/tmp").unwrap().flatten();
-    let yards: Vec<_> = yards.filter(|e| e.file_name().to_string_lossy().starts_with(".criu.mntns")).collect();
-    assert!(yards.is_empty(), "{yards:?}");
+    assert_eq!(fs::read_dir(case.dir.join("upper")).unwrap().count(), 0);
+    for entry in fs::read_dir(&case.dir).unwrap().flatten() {
+        let log = fs::read_to_string(entry.path().join("criu.log")).unwrap_or_default();
+        for (at, _) in log.match_indices("/tmp/.criu.mntns.") {
+            let yard = &log[at..at + "/tmp/.criu.mntns.XXXXXX".len()];
+            assert!(!Path::new(yard).exists(), "left: {yard}");
+        }
+    }
     case.set("/process/args", json!(["true"]));
     assert_eq!(case.run().0, 0);
 }
@@ -361,7 +366,7 @@ fn exit_ends_the_original() {
 
 fn open_connections_are_kept_by_the_original() {
     let (old, new) = (Pod::new("old"), Pod::new("new"));
-    let server = ["busybox", "nc", "-lk", "-p", "8080", "-e", "cat"];
+    let server = ["busybox", "nc", "-ll", "-p", "8080", "-e", "cat"];
     let mut case = old.case(&server);
     let output = case.start();
     let mut client = old.connect(8080);
@@ -568,7 +573,17 @@ fn counting(pod: &Pod) -> Checkpoint {
 fn damaged_images() {
     let pod = Pod::new("pod");
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 7] = [
+    let garbage: Damage = |file| {
+        let length = usize::try_from(fs::metadata(file).unwrap().len()).unwrap();
+        fs::write(file, vec![0xa5; length]).unwrap();
+    };
+    let damages: [(&str, Damage); 13] = [
+        ("core-1.img", garbage),
+        ("mm-1.img", garbage),
+        ("inventory.img", garbage),
+        ("files.img", garbage),
+        ("pstree.img", garbage),
+        ("pagemap-1.img", garbage),
         ("pages-1.img", |file| File::options().write(true).open(file).unwrap().set_len(100).unwrap()),
         ("core-1.img", |file| fs::write(file, "garbage").unwrap()),
         ("mm-1.img", |file| fs::remove_file(file).unwrap()),
@@ -646,6 +661,16 @@ fn criu_killed_while_restoring() {
         assert_restartable(&mut case);
     }
     assert!(failures > 0);
+    // And while it holds the tree, which runs then, but not for long.
+    let mut case = pod.case(&["sh", "-c", COUNT]);
+    let path = wrapper(&case, "echo $$ >\"$(dirname $0)/criu.pid\"; exec criu \"$@\"");
+    let config = CriuConfig { path, ..criu_config(&case.dir) };
+    let (worker, prepared, _) = try_restore(&mut case, checkpoint.restore(), Some(config));
+    prepared.unwrap();
+    let criu = fs::read_to_string(case.dir.join("criu.pid")).unwrap();
+    kill(Pid::from_raw(criu.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    println!("  while held: {}", worker.start().unwrap_err());
+    assert_restartable(&mut case);
 }
 
 fn criu_killed_while_dumping() {
@@ -741,6 +766,8 @@ fn how_long_it_takes() {
     for n in 0..10 {
         let mut copy = pod.case(&["sh", "-c", COUNT]);
         let begin = Instant::now();
+        // As the shim does.
+        std::thread::spawn(reprise_runtime::cgroup::prewarm);
         let (worker, prepared, out) = try_restore(&mut copy, checkpoint.restore(), None);
         let prepared = prepared.unwrap();
         let created = begin.elapsed();
@@ -757,4 +784,62 @@ fn how_long_it_takes() {
     }
     all.sort_unstable();
     println!("  median {} us of {all:?}", all[all.len() / 2]);
+}
+
+/// Python and Java with heaps and threads, from the node's own files.
+fn large_programs() {
+    const JAVA: &str = "import java.util.*; public class Beat { public static void main(String[] a) \
+        throws Exception { var heap = new ArrayList<byte[]>(); for (int i = 0; i < 64; i++) heap.add(new byte[1 << 20]); \
+        for (int i = 0; ; i++) { for (var b : heap) b[i % b.length] = 1; System.out.println(i + \" \" + heap.size()); Thread.sleep(20); } } }";
+    let python = "import time\nx = [bytes([i]) * 1048576 for i in range(100)]\ni = 0\n\
+        while True:\n    i += 1; print(i, len(x), flush=True); time.sleep(0.02)";
+    let pod = Pod::new("pod");
+    let programs: [&[&str]; 2] = [
+        &["/usr/bin/python3", "-c", python],
+        &["java", "-Xint", "-XX:-UsePerfData", "-cp", "/classes", "Beat"],
+    ];
+    let classes = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::create_dir(classes.path().join("classes")).unwrap();
+    fs::write(classes.path().join("classes/Beat.java"), JAVA).unwrap();
+    let mut javac = std::process::Command::new("javac");
+    let with_java = javac.arg(classes.path().join("classes/Beat.java")).status().is_ok_and(|s| s.success());
+    for args in programs {
+        if args[0] == "java" && !with_java || args[0] != "java" && !Path::new(args[0]).exists() {
+            println!("  {}: not on this machine", args[0]);
+            continue;
+        }
+        let make = || {
+            let mut case = pod.case(args);
+            case.set("/process/env", json!(["PATH=/usr/bin:/bin", "HOME=/"]));
+            case.set("/linux/resources/memory/limit", json!(1 << 30));
+            for dir in ["lib", "lib64"] {
+                std::os::unix::fs::symlink(format!("usr/{dir}"), case.dir.join("image").join(dir)).unwrap();
+            }
+            for dir in ["/usr", "/etc"] {
+                bind(&mut case, dir, Path::new(dir), &["rbind", "rprivate", "ro"]);
+            }
+            bind(&mut case, "/classes", &classes.path().join("classes"), &["rbind", "rprivate", "ro"]);
+            case
+        };
+        let mut case = make();
+        let output = case.start();
+        let errors = output.stderr;
+        std::thread::spawn(move || std::io::copy(&mut File::from(errors), &mut std::io::stdout()));
+        let lines = Lines::of(output.stdout);
+        let seen = (0..5).map(|_| lines.next_count().0).last().unwrap();
+        let checkpoint = Checkpoint::new();
+        let dumped = checkpoint.dump(&mut case, output.pid, |_| {});
+        let dumped = dumped.unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
+        lines.drain();
+        lines.next();
+        finish(output.pid);
+        let mut copy = make();
+        let begin = Instant::now();
+        let (pid, lines) = restore(&mut copy, &checkpoint);
+        let started = begin.elapsed();
+        assert!(lines.next_count().0 >= seen);
+        println!("  {}: frozen {} ms, {} MB, restored in {} ms", args[0], dumped.frozen_us / 1000,
+            dumped.memory_bytes >> 20, started.as_millis());
+        finish(pid);
+    }
 }

@@ -26,13 +26,14 @@ pub(super) fn directory(from: &Path, to: &Path) -> Result<()> {
 
 /// Packs what is in `from` into the tar `to`. Says whether there was anything.
 pub(super) fn pack(from: &Path, to: &Path) -> Result<bool> {
-    let mut entries = std::fs::read_dir(from).doing(format!("Cannot read {}", from.display()))?;
-    if entries.next().is_none() {
+    // By name and not as a whole: the directory itself belongs to the pod.
+    let names: Vec<OsString> = names_in(from)?.iter().map(|name| prefixed(name)).collect();
+    if names.is_empty() {
         return Ok(false);
     }
     let mut tar = Command::new("tar");
     tar.args(["--create", "--sparse", "--numeric-owner", "--file"]).arg(to);
-    tar.arg("--directory").arg(from).args(["--exclude=./lost+found", "."]);
+    tar.arg("--directory").arg(from).args(names);
     run(&mut tar, "save /dev/shm")?;
     Ok(true)
 }
@@ -42,8 +43,15 @@ pub(super) fn pack(from: &Path, to: &Path) -> Result<bool> {
 pub(super) fn unpack(from: &Path, to: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--sparse", "--numeric-owner", "--preserve-permissions"]);
-    tar.args(["--keep-old-files", "--exclude=..", "--no-overwrite-dir", "--file"]).arg(from);
+    tar.args(["--keep-old-files", "--file"]).arg(from);
     run(tar.arg("--directory").arg(to), "put /dev/shm back")
+}
+
+/// A name that tar cannot take for an option.
+fn prefixed(name: &OsString) -> OsString {
+    let mut path = OsString::from("./");
+    path.push(name);
+    path
 }
 
 /// The names in a directory.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
@@ -243,8 +244,11 @@ impl Criu {
             let mut slices = [IoSliceMut::new(&mut buffer)];
             let fd = self.socket.as_raw_fd();
             let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-            let message = recvmsg::<()>(fd, &mut slices, Some(&mut control), flags)
-                .doing("Cannot read from criu")?;
+            let message = match recvmsg::<()>(fd, &mut slices, Some(&mut control), flags) {
+                // It went without having read what we said last.
+                Err(Errno::ECONNRESET) => return Err(self.ended()),
+                other => other.doing("Cannot read from criu")?,
+            };
             let mut fds = Vec::new();
             for part in message.cmsgs().doing("Cannot read descriptors from criu")? {
                 if let ControlMessageOwned::ScmRights(numbers) = part {
@@ -274,7 +278,7 @@ impl Criu {
                     PollFd::new(self.exited.as_fd(), readable),
                 ];
                 match poll(&mut fds, timeout) {
-                    Err(nix::errno::Errno::EINTR) => continue,
+                    Err(Errno::EINTR) => continue,
                     other => other.doing("Cannot wait for criu")?,
                 };
                 let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);

@@ -31,7 +31,7 @@ use super::criu::{Criu, Event, Notification};
 use super::ground::Clock;
 use super::layout::{self, Layout};
 use super::protocol::{Dump, Dumped};
-use super::record::{Kind, Record, SHARED_MEMORY};
+use super::record::{self, Kind, Record, SHARED_MEMORY};
 use super::workdir::WorkDir;
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -188,15 +188,17 @@ impl<'a> Dumping<'a> {
         // `checkpointctl show` wants it among the images.
         std::fs::copy(self.work.path().join("stats-dump"), images.join("stats-dump"))
             .doing("Cannot keep CRIU's statistics")?;
-        let sizes = sizes_in(images)?;
-        let pages = |name: &str| name.starts_with("pages-");
-        self.record.memory_bytes = sizes.iter().filter(|(n, _)| pages(n)).map(|(_, b)| b).sum();
+        let files = record::image_files(images)?;
+        let memory = files.iter().filter(|(name, _)| name.starts_with("pages-"));
+        self.record.memory_bytes = memory.map(|(_, bytes)| bytes).sum();
+        let image_bytes = files.values().sum();
+        self.record.files = files;
         self.record.write(images)?;
         self.work.remove();
         self.clock.step("record");
         Ok(Dumped {
             frozen_us,
-            image_bytes: sizes.iter().map(|(_, bytes)| bytes).sum(),
+            image_bytes,
             memory_bytes: self.record.memory_bytes,
             timings: std::mem::take(&mut self.clock.steps),
         })
@@ -338,17 +340,6 @@ fn links_in(dir: &Path) -> Result<std::collections::BTreeMap<String, String>> {
 
 pub(super) fn open_dir(path: &Path) -> Result<File> {
     File::open(path).doing(format!("Cannot open {}", path.display()))
-}
-
-fn sizes_in(dir: &Path) -> Result<Vec<(String, u64)>> {
-    let entries = std::fs::read_dir(dir).doing(format!("Cannot list {}", dir.display()))?;
-    Ok(entries
-        .flatten()
-        .filter_map(|entry| {
-            let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some((entry.file_name().to_string_lossy().into_owned(), metadata.len()))
-        })
-        .collect())
 }
 
 /// Removes the files of a dump that failed.

@@ -37,6 +37,11 @@ impl Status {
             .collect()
     }
 
+    /// It has died and waits for its parent: it has no rights and no namespaces.
+    pub(super) fn is_zombie(&self) -> bool {
+        self.zombie
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)

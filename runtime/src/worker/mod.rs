@@ -33,6 +33,7 @@ mod record;
 mod restore;
 mod stage;
 mod trace;
+mod upper;
 mod verify;
 mod wire;
 mod workdir;

@@ -54,6 +54,9 @@ pub(super) struct Record {
     pub(super) shared_memory: bool,
     /// Bytes of memory in the images.
     pub(super) memory_bytes: u64,
+    /// Size of every image file. CRIU waits for ever for pages that a truncated
+    /// file does not have.
+    pub(super) files: BTreeMap<String, u64>,
     /// What file descriptors 0, 1 and 2 of init were (`pipe:[123]`).
     #[serde(skip)]
     pub(super) descriptors: Vec<String>,
@@ -69,6 +72,7 @@ impl Record {
             cgroup_links: BTreeMap::new(),
             shared_memory: false,
             memory_bytes: 0,
+            files: BTreeMap::new(),
             descriptors: Vec::new(),
         }
     }
@@ -107,8 +111,38 @@ impl Record {
         let mut record: Self = parse(&file, &text)?;
         let file = images.join(DESCRIPTORS);
         record.descriptors = parse(&file, &read_bounded(&file)?)?;
+        record.check_files(images)?;
         Ok(record)
     }
+
+    fn check_files(&self, images: &Path) -> Result<()> {
+        for (name, bytes) in &self.files {
+            let found = std::fs::metadata(images.join(name)).map(|file| file.len());
+            match found {
+                Ok(found) if found == *bytes => {}
+                Ok(found) => {
+                    let what = format!("is damaged: {name} has {found} bytes, not {bytes}");
+                    return Err(refused(images, &what));
+                }
+                Err(_) => return Err(refused(images, &format!("is damaged: {name} is missing"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of an image directory that CRIU reads, and their sizes.
+pub(super) fn image_files(images: &Path) -> Result<BTreeMap<String, u64>> {
+    let entries = std::fs::read_dir(images).doing(format!("Cannot list {}", images.display()))?;
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let ours = Path::new(&name).extension().is_some_and(|ext| ext == "img");
+            (ours || name == SHARED_MEMORY).then_some(())?;
+            Some((name, entry.metadata().ok()?.len()))
+        })
+        .collect())
 }
 
 fn refused(images: &Path, what: &str) -> Error {

@@ -26,6 +26,7 @@ use super::layout::Layout;
 use super::protocol::{Create, Stdio, Timing};
 use super::record::{Kind, Record, SHARED_MEMORY};
 use super::stage::{self, Stage};
+use super::upper::Upper;
 use super::verify;
 use super::workdir::WorkDir;
 use super::{abort, copy};
@@ -45,6 +46,7 @@ pub(super) struct Restored {
     criu: Option<Criu>,
     open: Vec<File>,
     stage: Option<Stage>,
+    upper: Option<Upper>,
     /// Files that were put into the pod's shared memory.
     shared: Vec<PathBuf>,
     init: Option<i32>,
@@ -84,6 +86,7 @@ impl Restored {
                 criu: None,
                 open: Vec::new(),
                 stage: None,
+                upper: Upper::of(&create.rootfs),
                 shared: Vec::new(),
                 init: None,
                 console: None,
@@ -281,6 +284,9 @@ impl Drop for Restored {
             abort::remove(file);
         }
         self.ground.clear();
+        if let Some(upper) = &self.upper {
+            upper.reset();
+        }
     }
 }
 
