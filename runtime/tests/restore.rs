@@ -57,10 +57,17 @@ fn main() -> ExitCode {
         let begin = Instant::now();
         let ok = catch_unwind(test).is_ok();
         let word = if ok { "ok" } else { "FAILED" };
-        println!("test {name} ... {word} ({} ms)", begin.elapsed().as_millis());
+        println!(
+            "test {name} ... {word} ({} ms)",
+            begin.elapsed().as_millis()
+        );
         failed += i32::from(!ok);
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 macro_rules! tests {
@@ -102,7 +109,10 @@ impl Pod {
     fn new(name: &str) -> Self {
         let script = format!("busybox hostname {name}; busybox ip link set lo up; exec sleep 1000");
         let mut command = std::process::Command::new("unshare");
-        let child = command.args(["-n", "-i", "-u", "sh", "-c", &script]).spawn().unwrap();
+        let child = command
+            .args(["-n", "-i", "-u", "sh", "-c", &script])
+            .spawn()
+            .unwrap();
         let comm = format!("/proc/{}/comm", child.id());
         support::eventually(|| fs::read_to_string(&comm).unwrap() == "sleep\n");
         Self(child)
@@ -162,7 +172,9 @@ impl Checkpoint {
 
     fn of(case: &mut Case, pid: i32) -> Self {
         let checkpoint = Self::new();
-        checkpoint.dump(case, pid, |_| {}).unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
+        checkpoint
+            .dump(case, pid, |_| {})
+            .unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
         checkpoint
     }
 
@@ -188,20 +200,34 @@ impl Checkpoint {
             open_tcp: false,
             external_unix_sockets: true,
             file_locks: true,
-            copies: vec![DiffCopy { from: case.dir.join("upper"), to: self.layer() }],
+            copies: vec![DiffCopy {
+                from: case.dir.join("upper"),
+                to: self.layer(),
+            }],
         };
         change(&mut dump);
         case.worker().dump(dump)
     }
 
     fn restore(&self) -> Restore {
-        let layers = if self.layer().exists() { vec![self.layer()] } else { Vec::new() };
-        Restore { images: self.images(), layers }
+        let layers = if self.layer().exists() {
+            vec![self.layer()]
+        } else {
+            Vec::new()
+        };
+        Restore {
+            images: self.images(),
+            layers,
+        }
     }
 }
 
 fn criu_config(work_root: &Path) -> CriuConfig {
-    CriuConfig { path: "criu".into(), work_root: work_root.to_owned(), timeout_ms: 10_000 }
+    CriuConfig {
+        path: "criu".into(),
+        work_root: work_root.to_owned(),
+        timeout_ms: 10_000,
+    }
 }
 
 /// The lines that a container writes, with a time limit.
@@ -222,7 +248,9 @@ impl Lines {
     }
 
     fn next(&self) -> String {
-        self.0.recv_timeout(Duration::from_secs(5)).expect("the container says nothing")
+        self.0
+            .recv_timeout(Duration::from_secs(5))
+            .expect("the container says nothing")
     }
 
     fn next_count(&self) -> (u32, String) {
@@ -256,7 +284,9 @@ fn try_restore(case: &mut Case, from: Restore, config: Option<CriuConfig>) -> At
 fn restore(case: &mut Case, from: &Checkpoint) -> (i32, Lines) {
     let (worker, prepared, out) = try_restore(case, from.restore(), None);
     let prepared = prepared.unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
-    worker.start().unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
+    worker
+        .start()
+        .unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
     (prepared.pid, Lines::of(out))
 }
 
@@ -298,7 +328,10 @@ fn it_goes_on_in_another_pod() {
     assert!(first.0 > seen.0 && first.0 <= later.0, "{first:?} {seen:?}");
     assert!((0..5).any(|_| lines.next_count().1 == "new"));
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    assert!(cgroup.lines().all(|line| line.ends_with(&copy.id)), "{cgroup}");
+    assert!(
+        cgroup.lines().all(|line| line.ends_with(&copy.id)),
+        "{cgroup}"
+    );
     let process = copy.process(&["sh", "-c", "cat /proc/sys/kernel/hostname /proc/1/fd/8; cat /sys/fs/cgroup/memory/memory.limit_in_bytes"]);
     assert_eq!(copy.exec(process), (0, "new\nkept\n268435456\n".to_owned()));
     finish(pid);
@@ -328,7 +361,10 @@ fn restored_again() {
 }
 
 fn freezer(case: &Case) -> PathBuf {
-    PathBuf::from(format!("/sys/fs/cgroup/freezer/reprise-unit-{}/freezer.state", case.id))
+    PathBuf::from(format!(
+        "/sys/fs/cgroup/freezer/reprise-unit-{}/freezer.state",
+        case.id
+    ))
 }
 
 fn a_paused_container_stays_paused() {
@@ -360,7 +396,9 @@ fn exit_ends_the_original() {
     let output = case.start();
     let _lines = Lines::of(output.stdout);
     let checkpoint = Checkpoint::new();
-    checkpoint.dump(&mut case, output.pid, |dump| dump.exit = true).unwrap();
+    checkpoint
+        .dump(&mut case, output.pid, |dump| dump.exit = true)
+        .unwrap();
     assert_eq!(exit_code(output.pid), 137);
 }
 
@@ -397,7 +435,11 @@ fn open_connections_are_kept_by_the_original() {
 
 fn a_terminal() {
     let pod = Pod::new("pod");
-    let script = ["sh", "-c", "stty -echo; echo ready; while read x; do echo got $x; done"];
+    let script = [
+        "sh",
+        "-c",
+        "stty -echo; echo ready; while read x; do echo got $x; done",
+    ];
     let mut case = pod.case(&script);
     case.terminal = true;
     case.set("/process/terminal", json!(true));
@@ -448,8 +490,18 @@ fn binds_and_shared_memory() {
         fs::write(at("hosts"), format!("hosts {word}\n")).unwrap();
         fs::write(at("secrets/token"), format!("token {word}\n")).unwrap();
         let (hosts, secrets, shm) = (at("hosts"), at("secrets"), at("shm"));
-        bind(&mut case, "/etc/hosts", &hosts, &["rbind", "rprivate", "rw"]);
-        bind(&mut case, "/var/run/secrets", &secrets, &["rbind", "rprivate", "ro"]);
+        bind(
+            &mut case,
+            "/etc/hosts",
+            &hosts,
+            &["rbind", "rprivate", "rw"],
+        );
+        bind(
+            &mut case,
+            "/var/run/secrets",
+            &secrets,
+            &["rbind", "rprivate", "ro"],
+        );
         bind(&mut case, "/dev/shm", &shm, &["rbind", "rprivate", "rw"]);
         case
     };
@@ -468,10 +520,18 @@ fn binds_and_shared_memory() {
     // A read-only mount that the image has writable is refused.
     let mut other = make("other");
     let hosts = other.dir.join("hosts");
-    bind(&mut other, "/etc/hosts", &hosts, &["rbind", "rprivate", "ro"]);
+    bind(
+        &mut other,
+        "/etc/hosts",
+        &hosts,
+        &["rbind", "rprivate", "ro"],
+    );
     let (_, refused, _) = try_restore(&mut other, checkpoint.restore(), None);
     let error = refused.unwrap_err();
-    assert!(error.message.contains("the mount at /etc/hosts is not ro"), "{error}");
+    assert!(
+        error.message.contains("the mount at /etc/hosts is not ro"),
+        "{error}"
+    );
     assert_eq!(fs::read_dir(other.dir.join("shm")).unwrap().count(), 0);
     finish(pid);
 }
@@ -517,10 +577,16 @@ fn a_user() {
     let (pid, lines) = restore(&mut copy, &checkpoint);
     lines.next();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(status.contains("Uid:\t1000\t1000") && status.contains("Gid:\t1001"), "{status}");
+    assert!(
+        status.contains("Uid:\t1000\t1000") && status.contains("Gid:\t1001"),
+        "{status}"
+    );
     finish(pid);
     let mut other = make();
-    other.set("/process/user", json!({"uid": 1001, "gid": 1001, "additionalGids": [7]}));
+    other.set(
+        "/process/user",
+        json!({"uid": 1001, "gid": 1001, "additionalGids": [7]}),
+    );
     let (_, refused, _) = try_restore(&mut other, checkpoint.restore(), None);
     let error = refused.unwrap_err();
     assert!(error.message.contains("it runs as user [1000"), "{error}");
@@ -584,12 +650,28 @@ fn damaged_images() {
         ("files.img", garbage),
         ("pstree.img", garbage),
         ("pagemap-1.img", garbage),
-        ("pages-1.img", |file| File::options().write(true).open(file).unwrap().set_len(100).unwrap()),
+        ("pages-1.img", |file| {
+            File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(100)
+                .unwrap()
+        }),
         ("core-1.img", |file| fs::write(file, "garbage").unwrap()),
         ("mm-1.img", |file| fs::remove_file(file).unwrap()),
         ("inventory.img", |file| fs::write(file, "").unwrap()),
-        ("files.img", |file| File::options().write(true).open(file).unwrap().set_len(40).unwrap()),
-        ("reprise.json", |file| fs::write(file, "{\"version\":99}").unwrap()),
+        ("files.img", |file| {
+            File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(40)
+                .unwrap()
+        }),
+        ("reprise.json", |file| {
+            fs::write(file, "{\"version\":99}").unwrap()
+        }),
         ("descriptors.json", |file| fs::remove_file(file).unwrap()),
     ];
     for (name, damage) in damages {
@@ -622,14 +704,26 @@ fn criu_that_cannot_be_used() {
     let old = "exec python3 -c 'import socket,sys\ns=socket.socket(fileno=int(sys.argv[2]))\n\
         s.recv(9999)\ns.send(bytes([8,7,16,1,82,4,8,3,16,18]))\ns.recv(9999)' \"$@\"";
     let cases = [
-        (PathBuf::from("/nowhere/criu"), "There is no /nowhere/criu; install"),
-        (PathBuf::from("no-such-criu"), "No `no-such-criu` on PATH; install"),
+        (
+            PathBuf::from("/nowhere/criu"),
+            "There is no /nowhere/criu; install",
+        ),
+        (
+            PathBuf::from("no-such-criu"),
+            "No `no-such-criu` on PATH; install",
+        ),
         (plain, "is not executable; chmod it"),
-        (wrapper(&case, "exit 3"), "criu ended early (exit status: 3)"),
+        (
+            wrapper(&case, "exit 3"),
+            "criu ended early (exit status: 3)",
+        ),
         (wrapper(&case, old), "is CRIU 3.18, and 4.1 is the oldest"),
     ];
     for (path, expected) in cases {
-        let config = CriuConfig { path, ..criu_config(&case.dir) };
+        let config = CriuConfig {
+            path,
+            ..criu_config(&case.dir)
+        };
         let (_, refused, _) = try_restore(&mut case, checkpoint.restore(), Some(config));
         let error = refused.unwrap_err();
         println!("  {error}");
@@ -646,7 +740,10 @@ fn criu_killed_while_restoring() {
     for ms in (4..40).step_by(3) {
         let mut case = pod.case(&["sh", "-c", COUNT]);
         let line = format!("(sleep 0.0{ms:02}; kill -9 $$) & exec criu \"$@\"");
-        let config = CriuConfig { path: wrapper(&case, &line), ..criu_config(&case.dir) };
+        let config = CriuConfig {
+            path: wrapper(&case, &line),
+            ..criu_config(&case.dir)
+        };
         let (worker, prepared, _) = try_restore(&mut case, checkpoint.restore(), Some(config));
         match prepared {
             Err(error) => {
@@ -663,8 +760,14 @@ fn criu_killed_while_restoring() {
     assert!(failures > 0);
     // And while it holds the tree, which runs then, but not for long.
     let mut case = pod.case(&["sh", "-c", COUNT]);
-    let path = wrapper(&case, "echo $$ >\"$(dirname $0)/criu.pid\"; exec criu \"$@\"");
-    let config = CriuConfig { path, ..criu_config(&case.dir) };
+    let path = wrapper(
+        &case,
+        "echo $$ >\"$(dirname $0)/criu.pid\"; exec criu \"$@\"",
+    );
+    let config = CriuConfig {
+        path,
+        ..criu_config(&case.dir)
+    };
     let (worker, prepared, _) = try_restore(&mut case, checkpoint.restore(), Some(config));
     prepared.unwrap();
     let criu = fs::read_to_string(case.dir.join("criu.pid")).unwrap();
@@ -681,7 +784,10 @@ fn criu_killed_while_dumping() {
     lines.next();
     for ms in (2..40).step_by(3) {
         let checkpoint = Checkpoint::new();
-        let path = wrapper(&case, &format!("(sleep 0.0{ms:02}; kill -9 $$) & exec criu \"$@\""));
+        let path = wrapper(
+            &case,
+            &format!("(sleep 0.0{ms:02}; kill -9 $$) & exec criu \"$@\""),
+        );
         let dumped = checkpoint.dump(&mut case, output.pid, |dump| dump.criu.path = path);
         if let Err(error) = dumped {
             println!("  after {ms} ms: {error}");
@@ -715,10 +821,27 @@ fn more_than_the_spec_allows() {
     let checkpoint = counting(&pod);
     let fewer = json!(["CAP_CHOWN", "CAP_SETUID"]);
     let changes = [
-        ("/process/capabilities", json!({"bounding": fewer, "effective": fewer, "permitted": fewer}), "CapBnd"),
+        (
+            "/process/capabilities",
+            json!({"bounding": fewer, "effective": fewer, "permitted": fewer}),
+            "CapBnd",
+        ),
         ("/root/readonly", json!(true), "the mount at / is writable"),
-        ("/linux/maskedPaths", json!(["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/timer_list"]), "not covered"),
-        ("/linux/namespaces", json!([{"type": "mount"}]), "shares its pid namespace"),
+        (
+            "/linux/maskedPaths",
+            json!([
+                "/proc/kcore",
+                "/proc/keys",
+                "/sys/firmware",
+                "/proc/timer_list"
+            ]),
+            "not covered",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}]),
+            "shares its pid namespace",
+        ),
     ];
     for (pointer, value, expected) in changes {
         let mut case = pod.case(&["sh", "-c", COUNT]);
@@ -757,7 +880,10 @@ fn how_long_it_takes() {
     lines.next();
     let checkpoint = Checkpoint::new();
     let dumped = checkpoint.dump(&mut case, output.pid, |_| {}).unwrap();
-    println!("  dump: frozen {} us, {} bytes, {} of memory", dumped.frozen_us, dumped.image_bytes, dumped.memory_bytes);
+    println!(
+        "  dump: frozen {} us, {} bytes, {} of memory",
+        dumped.frozen_us, dumped.image_bytes, dumped.memory_bytes
+    );
     for timing in dumped.timings {
         println!("    {:20} {:6} us", timing.step, timing.us);
     }
@@ -775,7 +901,11 @@ fn how_long_it_takes() {
         all.push(begin.elapsed().as_micros());
         Lines::of(out).next();
         if n == 9 {
-            println!("  restore: created after {} us, start answered after {} us", created.as_micros(), all[9]);
+            println!(
+                "  restore: created after {} us, start answered after {} us",
+                created.as_micros(),
+                all[9]
+            );
             for timing in prepared.timings {
                 println!("    {:20} {:6} us", timing.step, timing.us);
             }
@@ -796,13 +926,23 @@ fn large_programs() {
     let pod = Pod::new("pod");
     let programs: [&[&str]; 2] = [
         &["/usr/bin/python3", "-c", python],
-        &["java", "-Xint", "-XX:-UsePerfData", "-cp", "/classes", "Beat"],
+        &[
+            "java",
+            "-Xint",
+            "-XX:-UsePerfData",
+            "-cp",
+            "/classes",
+            "Beat",
+        ],
     ];
     let classes = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::create_dir(classes.path().join("classes")).unwrap();
     fs::write(classes.path().join("classes/Beat.java"), JAVA).unwrap();
     let mut javac = std::process::Command::new("javac");
-    let with_java = javac.arg(classes.path().join("classes/Beat.java")).status().is_ok_and(|s| s.success());
+    let with_java = javac
+        .arg(classes.path().join("classes/Beat.java"))
+        .status()
+        .is_ok_and(|s| s.success());
     for args in programs {
         if args[0] == "java" && !with_java || args[0] != "java" && !Path::new(args[0]).exists() {
             println!("  {}: not on this machine", args[0]);
@@ -813,12 +953,18 @@ fn large_programs() {
             case.set("/process/env", json!(["PATH=/usr/bin:/bin", "HOME=/"]));
             case.set("/linux/resources/memory/limit", json!(1 << 30));
             for dir in ["lib", "lib64"] {
-                std::os::unix::fs::symlink(format!("usr/{dir}"), case.dir.join("image").join(dir)).unwrap();
+                std::os::unix::fs::symlink(format!("usr/{dir}"), case.dir.join("image").join(dir))
+                    .unwrap();
             }
             for dir in ["/usr", "/etc"] {
                 bind(&mut case, dir, Path::new(dir), &["rbind", "rprivate", "ro"]);
             }
-            bind(&mut case, "/classes", &classes.path().join("classes"), &["rbind", "rprivate", "ro"]);
+            bind(
+                &mut case,
+                "/classes",
+                &classes.path().join("classes"),
+                &["rbind", "rprivate", "ro"],
+            );
             case
         };
         let mut case = make();
@@ -838,8 +984,13 @@ fn large_programs() {
         let (pid, lines) = restore(&mut copy, &checkpoint);
         let started = begin.elapsed();
         assert!(lines.next_count().0 >= seen);
-        println!("  {}: frozen {} ms, {} MB, restored in {} ms", args[0], dumped.frozen_us / 1000,
-            dumped.memory_bytes >> 20, started.as_millis());
+        println!(
+            "  {}: frozen {} ms, {} MB, restored in {} ms",
+            args[0],
+            dumped.frozen_us / 1000,
+            dumped.memory_bytes >> 20,
+            started.as_millis()
+        );
         finish(pid);
     }
 }

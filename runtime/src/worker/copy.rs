@@ -14,7 +14,13 @@ use crate::error::{Doing, Error, Result};
 /// Copies directory `from` to `to`, which must not exist.
 pub(super) fn directory(from: &Path, to: &Path) -> Result<()> {
     let mut copy = Command::new("cp");
-    copy.args(["--archive", "--sparse=auto", "--reflink=auto", "--no-target-directory", "--"]);
+    copy.args([
+        "--archive",
+        "--sparse=auto",
+        "--reflink=auto",
+        "--no-target-directory",
+        "--",
+    ]);
     let copied = run(copy.arg(from).arg(to), "copy the writable layer");
     if copied.is_err() {
         // What was copied so far is of no use, and a failure to remove it is
@@ -32,7 +38,8 @@ pub(super) fn pack(from: &Path, to: &Path) -> Result<bool> {
         return Ok(false);
     }
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--sparse", "--numeric-owner", "--file"]).arg(to);
+    tar.args(["--create", "--sparse", "--numeric-owner", "--file"])
+        .arg(to);
     tar.arg("--directory").arg(from).args(names);
     run(&mut tar, "save /dev/shm")?;
     Ok(true)
@@ -42,7 +49,12 @@ pub(super) fn pack(from: &Path, to: &Path) -> Result<bool> {
 /// container of the pod, and is an error.
 pub(super) fn unpack(from: &Path, to: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--sparse", "--numeric-owner", "--preserve-permissions"]);
+    tar.args([
+        "--extract",
+        "--sparse",
+        "--numeric-owner",
+        "--preserve-permissions",
+    ]);
     tar.args(["--keep-old-files", "--file"]).arg(from);
     run(tar.arg("--directory").arg(to), "put /dev/shm back")
 }
@@ -64,7 +76,10 @@ fn run(command: &mut Command, doing: &str) -> Result<()> {
     let output = command
         .stdin(std::process::Stdio::null())
         .output()
-        .doing(format!("Cannot {doing}: cannot run {}", command.get_program().display()))?;
+        .doing(format!(
+            "Cannot {doing}: cannot run {}",
+            command.get_program().display()
+        ))?;
     if output.status.success() {
         return Ok(());
     }
@@ -85,7 +100,12 @@ mod tests {
 
     fn attribute(arguments: &[&str], file: &Path) -> String {
         let script = "import os,sys; a=sys.argv\nif len(a)>2: os.setxattr(a[1],a[2],b'y')\nelse: print(os.listxattr(a[1]))";
-        let output = Command::new("python3").args(["-c", script]).arg(file).args(arguments).output().unwrap();
+        let output = Command::new("python3")
+            .args(["-c", script])
+            .arg(file)
+            .args(arguments)
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -98,7 +118,13 @@ mod tests {
         let from = dir.path().join("from");
         std::fs::create_dir_all(from.join("opaque")).unwrap();
         attribute(&["trusted.overlay.opaque"], &from.join("opaque"));
-        mknod(&from.join("gone"), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).unwrap();
+        mknod(
+            &from.join("gone"),
+            SFlag::S_IFCHR,
+            Mode::empty(),
+            makedev(0, 0),
+        )
+        .unwrap();
         let sparse = std::fs::File::create(from.join("sparse")).unwrap();
         sparse.write_at(b"end", 64 << 20).unwrap();
         std::fs::hard_link(from.join("sparse"), from.join("again")).unwrap();
@@ -106,7 +132,10 @@ mod tests {
         let to = dir.path().join("to");
         directory(&from, &to).unwrap();
         let stat = |name: &str| std::fs::symlink_metadata(to.join(name)).unwrap();
-        assert_eq!((stat("gone").rdev(), stat("gone").mode() & 0o170_000), (0, 0o020_000));
+        assert_eq!(
+            (stat("gone").rdev(), stat("gone").mode() & 0o170_000),
+            (0, 0o020_000)
+        );
         assert!(stat("sparse").blocks() * 512 < 1 << 20);
         assert_eq!(stat("sparse").ino(), stat("again").ino());
         assert!(stat("link").is_symlink());
@@ -120,7 +149,11 @@ mod tests {
     #[test]
     fn shared_memory_is_packed_and_unpacked_but_never_over_another_file() {
         let dir = tempfile::tempdir().unwrap();
-        let (from, to, tar) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("t"));
+        let (from, to, tar) = (
+            dir.path().join("a"),
+            dir.path().join("b"),
+            dir.path().join("t"),
+        );
         std::fs::create_dir(&from).unwrap();
         std::fs::create_dir(&to).unwrap();
         assert!(!pack(&from, &tar).unwrap());

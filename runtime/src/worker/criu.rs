@@ -102,7 +102,9 @@ impl Criu {
         )
         .doing("Cannot make a socket for criu")?;
         let output = File::create(work.join(OUTPUT)).doing("Cannot make criu's output file")?;
-        let errors = output.try_clone().doing("Cannot share criu's output file")?;
+        let errors = output
+            .try_clone()
+            .doing("Cannot share criu's output file")?;
         before.keep.push(theirs.as_raw_fd());
         let mut command = Command::new(&path);
         command
@@ -229,11 +231,19 @@ impl Criu {
     }
 
     fn send(&self, request: &Criu_req) -> Result<()> {
-        let bytes = request.write_to_bytes().doing("Cannot encode a request for criu")?;
+        let bytes = request
+            .write_to_bytes()
+            .doing("Cannot encode a request for criu")?;
         let fd = self.socket.as_raw_fd();
-        sendmsg::<()>(fd, &[IoSlice::new(&bytes)], &[], MsgFlags::MSG_NOSIGNAL, None)
-            .map(|_| ())
-            .map_err(|e| self.failed(&format!("it does not listen any more: {e}")))
+        sendmsg::<()>(
+            fd,
+            &[IoSlice::new(&bytes)],
+            &[],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .map(|_| ())
+        .map_err(|e| self.failed(&format!("it does not listen any more: {e}")))
     }
 
     fn receive(&mut self) -> Result<(Criu_resp, Vec<OwnedFd>)> {
@@ -291,7 +301,9 @@ impl Criu {
                 return Err(self.ended());
             }
             if left.is_zero() {
-                return Err(self.failed("it did not get done in time").with_kind(ErrorKind::Unavailable));
+                return Err(self
+                    .failed("it did not get done in time")
+                    .with_kind(ErrorKind::Unavailable));
             }
         }
     }
@@ -309,7 +321,12 @@ impl Criu {
 
     /// The operation's error: the most telling line of the log, and where it is.
     fn failed(&self, said: &str) -> Error {
-        criu_log::error(&self.doing, said, &self.work.join(LOG), &self.work.join(OUTPUT))
+        criu_log::error(
+            &self.doing,
+            said,
+            &self.work.join(LOG),
+            &self.work.join(OUTPUT),
+        )
     }
 }
 
@@ -361,7 +378,9 @@ fn unusable(path: &Path, error: &std::io::Error) -> Error {
     let (kind, why) = match error.kind() {
         _ if !path.exists() => (
             ErrorKind::NotFound,
-            format!("There is no {at}; install CRIU 4.1 or newer or correct criu.path in the config file"),
+            format!(
+                "There is no {at}; install CRIU 4.1 or newer or correct criu.path in the config file"
+            ),
         ),
         std::io::ErrorKind::PermissionDenied => (
             ErrorKind::FailedPrecondition,

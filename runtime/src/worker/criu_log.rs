@@ -113,7 +113,11 @@ mod tests {
                     (00.2) Error (criu/cr-restore.c:3): Restoring FAILED.\n";
         std::fs::write(&log, text).unwrap();
         let error = error("restore container a", "", &log, &dir.path().join("none"));
-        assert!(error.message.starts_with("CRIU could not restore container a: Can't open file x; full log: /"));
+        assert!(
+            error
+                .message
+                .starts_with("CRIU could not restore container a: Can't open file x; full log: /")
+        );
         assert_eq!(error.detail.len(), 3);
     }
 
@@ -121,7 +125,11 @@ mod tests {
     fn finds_its_own_yards_only() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("criu.log");
-        std::fs::write(&log, "mnt: to /tmp/.criu.mntns.aB3dE9/mnt-1\n/tmp/.criu.mntns.aB3dE9/9-0").unwrap();
+        std::fs::write(
+            &log,
+            "mnt: to /tmp/.criu.mntns.aB3dE9/mnt-1\n/tmp/.criu.mntns.aB3dE9/9-0",
+        )
+        .unwrap();
         assert_eq!(leftover_yards(&log), ["/tmp/.criu.mntns.aB3dE9"]);
     }
 }

@@ -186,8 +186,11 @@ impl<'a> Dumping<'a> {
     fn complete(&mut self, frozen_us: u64) -> Result<Dumped> {
         let images = &self.command.images;
         // `checkpointctl show` wants it among the images.
-        std::fs::copy(self.work.path().join("stats-dump"), images.join("stats-dump"))
-            .doing("Cannot keep CRIU's statistics")?;
+        std::fs::copy(
+            self.work.path().join("stats-dump"),
+            images.join("stats-dump"),
+        )
+        .doing("Cannot keep CRIU's statistics")?;
         let files = record::image_files(images)?;
         let memory = files.iter().filter(|(name, _)| name.starts_with("pages-"));
         self.record.memory_bytes = memory.map(|(_, bytes)| bytes).sum();
@@ -277,7 +280,10 @@ impl Drop for Standstill {
 
 /// What is mounted where, and what the standard descriptors are.
 fn describe(pid: i32, spec: &Spec, layout: &Layout) -> Result<Record> {
-    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
+    let terminal = spec
+        .process()
+        .as_ref()
+        .and_then(oci_spec::runtime::Process::terminal);
     let mut record = Record::new(terminal == Some(true));
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     for mount in layout::mounts_of(pid)? {
@@ -292,7 +298,8 @@ fn describe(pid: i32, spec: &Spec, layout: &Layout) -> Result<Record> {
     record.descriptors = (0..3)
         .map(|fd| {
             let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}"));
-            link.map(|to| to.to_string_lossy().into_owned()).unwrap_or_default()
+            link.map(|to| to.to_string_lossy().into_owned())
+                .unwrap_or_default()
         })
         .collect();
     Ok(record)
@@ -304,7 +311,9 @@ fn namespaces_of(pid: i32) -> Result<Vec<std::os::fd::OwnedFd>> {
         .iter()
         .map(|name| {
             let path = format!("/proc/{pid}/ns/{name}");
-            File::open(&path).map(Into::into).doing(format!("Cannot open {path}"))
+            File::open(&path)
+                .map(Into::into)
+                .doing(format!("Cannot open {path}"))
         })
         .collect()
 }
@@ -314,7 +323,10 @@ fn namespaces_of(pid: i32) -> Result<Vec<std::os::fd::OwnedFd>> {
 fn refuse_shared_pids(pid: i32) -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .doing(format!("Cannot read the state of process {pid}"))?;
-    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let pids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .unwrap_or_default();
     let pids: Vec<&str> = pids.split_whitespace().collect();
     if pids.len() > 1 && pids.last() == Some(&"1") {
         return Ok(());

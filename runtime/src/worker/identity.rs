@@ -28,7 +28,10 @@ impl Status {
         let threads = std::fs::read_dir(&dir).doing(format!("Cannot list {dir}"))?;
         threads
             .map(|thread| {
-                let file = thread.doing(format!("Cannot list {dir}"))?.path().join("status");
+                let file = thread
+                    .doing(format!("Cannot list {dir}"))?
+                    .path()
+                    .join("status");
                 let text = std::fs::read_to_string(&file);
                 let text = text.doing(format!("Cannot read {}", file.display()))?;
                 Self::parse(&text)
@@ -44,10 +47,15 @@ impl Status {
 
     fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(str::trim)
         };
         let numbers = |name: &str| -> Option<Vec<u32>> {
-            field(name)?.split_whitespace().map(|number| number.parse().ok()).collect()
+            field(name)?
+                .split_whitespace()
+                .map(|number| number.parse().ok())
+                .collect()
         };
         let set = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
         Some(Self {
@@ -55,7 +63,12 @@ impl Status {
             uids: numbers("Uid")?,
             gids: numbers("Gid")?,
             groups: numbers("Groups")?,
-            sets: [set("CapInh")?, set("CapPrm")?, set("CapEff")?, set("CapAmb")?],
+            sets: [
+                set("CapInh")?,
+                set("CapPrm")?,
+                set("CapEff")?,
+                set("CapAmb")?,
+            ],
             bounding: set("CapBnd")?,
             no_new_privs: field("NoNewPrivs")? == "1",
             seccomp_mode: field("Seccomp")?.parse().ok()?,
@@ -87,7 +100,9 @@ impl Allowed {
         let sets = process.capabilities().as_ref();
         let mask = |set: Option<&Option<Capabilities>>| {
             let names = set.and_then(Option::as_ref).into_iter().flatten();
-            names.fold(0, |mask, name| mask | 1_u64.checked_shl(number(*name)).unwrap_or(0))
+            names.fold(0, |mask, name| {
+                mask | 1_u64.checked_shl(number(*name)).unwrap_or(0)
+            })
         };
         let bounding = mask(sets.map(oci_spec::runtime::LinuxCapabilities::bounding));
         let ambient = mask(sets.map(oci_spec::runtime::LinuxCapabilities::ambient));
@@ -98,8 +113,15 @@ impl Allowed {
         let capabilities = if stuck { ambient } else { bounding | ambient };
         // Not root, a process becomes another user through a set-uid program
         // only. Rare in a checkpoint, and cheap to fake in an image: refused.
-        let own = if user.uid() == 0 { capabilities } else { ambient };
-        let seccomp = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        let own = if user.uid() == 0 {
+            capabilities
+        } else {
+            ambient
+        };
+        let seccomp = spec
+            .linux()
+            .as_ref()
+            .is_some_and(|linux| linux.seccomp().is_some());
         Ok(Self {
             uid: user.uid(),
             gid: user.gid(),
@@ -124,7 +146,10 @@ impl Allowed {
             return Ok(());
         }
         if !self.may_change_uid && status.uids.iter().any(|uid| *uid != self.uid) {
-            return Err(format!("it runs as user {:?}, not {}", status.uids, self.uid));
+            return Err(format!(
+                "it runs as user {:?}, not {}",
+                status.uids, self.uid
+            ));
         }
         if !self.may_change_gid {
             self.check_groups(status)?;
@@ -132,7 +157,10 @@ impl Allowed {
         if status.bounding & !self.bounding != 0 {
             return Err(too_much("CapBnd", status.bounding, self.bounding));
         }
-        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapAmb"].iter().zip(status.sets) {
+        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapAmb"]
+            .iter()
+            .zip(status.sets)
+        {
             // An inheritable set counts only together with what is checked besides.
             let allowed = self.capabilities | if *name == "CapInh" { self.bounding } else { 0 };
             if set & !allowed != 0 {
@@ -150,18 +178,26 @@ impl Allowed {
 
     fn check_groups(&self, status: &Status) -> std::result::Result<(), String> {
         if status.gids.iter().any(|gid| *gid != self.gid) {
-            return Err(format!("it runs as group {:?}, not {}", status.gids, self.gid));
+            return Err(format!(
+                "it runs as group {:?}, not {}",
+                status.gids, self.gid
+            ));
         }
         let known = |gid: &u32| *gid == self.gid || self.groups.contains(gid);
         match status.groups.iter().find(|gid| !known(gid)) {
-            Some(gid) => Err(format!("it is in group {gid}, which the spec does not give")),
+            Some(gid) => Err(format!(
+                "it is in group {gid}, which the spec does not give"
+            )),
             None => Ok(()),
         }
     }
 }
 
 fn too_much(name: &str, has: u64, allowed: u64) -> String {
-    format!("its {name} {has:#x} has {:#x} more than the spec allows", has & !allowed)
+    format!(
+        "its {name} {has:#x} has {:#x} more than the spec allows",
+        has & !allowed
+    )
 }
 
 /// The kernel's number of a capability.
@@ -231,7 +267,12 @@ mod tests {
             .effective(set())
             .build()
             .unwrap();
-        let user = UserBuilder::default().uid(uid).gid(uid).additional_gids([8]).build().unwrap();
+        let user = UserBuilder::default()
+            .uid(uid)
+            .gid(uid)
+            .additional_gids([8])
+            .build()
+            .unwrap();
         let process = ProcessBuilder::default()
             .user(user)
             .capabilities(capabilities)
@@ -250,7 +291,11 @@ mod tests {
         let both = [Capability::Chown, Capability::Setuid];
         assert_eq!(allowed(7, &both, true).check(&status(("", ""))), Ok(()));
         // Root that may change its user drops to another one.
-        let root = allowed(0, &[Capability::Chown, Capability::Setuid, Capability::Setgid], false);
+        let root = allowed(
+            0,
+            &[Capability::Chown, Capability::Setuid, Capability::Setgid],
+            false,
+        );
         assert_eq!(root.check(&status(("", ""))), Ok(()));
     }
 
@@ -264,12 +309,25 @@ mod tests {
         assert!(refusal(&stuck, "Gid:\t7", "Gid:\t0").contains("group [0"));
         assert!(refusal(&stuck, "81", "181").contains("CapBnd 0x181 has 0x100 more"));
         assert!(refusal(&stuck, "NoNewPrivs:\t1", "NoNewPrivs:\t0").contains("no_new_privs"));
-        assert!(refusal(&stuck, "CapPrm:\t0000000000000000", "CapPrm:\t0000000000000001").contains("CapPrm"));
+        assert!(
+            refusal(
+                &stuck,
+                "CapPrm:\t0000000000000000",
+                "CapPrm:\t0000000000000001"
+            )
+            .contains("CapPrm")
+        );
         let other = allowed(9, &both, false);
         assert!(refusal(&other, "", "").contains("not 9"));
         // Without file capabilities ruled out, the bounding set is the limit.
         let free = allowed(7, &both, false);
-        assert_eq!(free.check(&status(("CapPrm:\t0000000000000000", "CapPrm:\t0000000000000001"))), Ok(()));
+        assert_eq!(
+            free.check(&status((
+                "CapPrm:\t0000000000000000",
+                "CapPrm:\t0000000000000001"
+            ))),
+            Ok(())
+        );
     }
 
     #[test]
@@ -277,6 +335,11 @@ mod tests {
         let mut wants = allowed(7, &[Capability::Chown, Capability::Setuid], true);
         wants.seccomp = true;
         assert_eq!(wants.check(&status(("", ""))), Ok(()));
-        assert!(wants.check(&status(("Seccomp:\t2", "Seccomp:\t0"))).unwrap_err().contains("seccomp"));
+        assert!(
+            wants
+                .check(&status(("Seccomp:\t2", "Seccomp:\t0")))
+                .unwrap_err()
+                .contains("seccomp")
+        );
     }
 }

@@ -31,7 +31,10 @@ impl Layout {
         let linux = spec.linux().as_ref();
         let resolve = |paths: Option<&Vec<String>>| -> Vec<PathBuf> {
             let paths = paths.map(Vec::as_slice).unwrap_or_default();
-            paths.iter().map(|path| resolve_in(root, Path::new(path))).collect()
+            paths
+                .iter()
+                .map(|path| resolve_in(root, Path::new(path)))
+                .collect()
         };
         Self {
             mounts: spec
@@ -57,10 +60,18 @@ impl Layout {
         if self.masked.iter().any(|masked| masked == path) {
             // The type tells nothing: /dev/null may be one of the container's own.
             let dir = on_host(root, path).is_dir();
-            return Some(if dir { Kind::MaskedDir } else { Kind::MaskedFile });
+            return Some(if dir {
+                Kind::MaskedDir
+            } else {
+                Kind::MaskedFile
+            });
         }
         let is = |mount: &Mount, typ: &str| mount.typ().as_deref() == Some(typ);
-        if let Some((to, _)) = self.mounts.iter().find(|(_, m)| is(m, "cgroup") || is(m, "cgroup2")) {
+        if let Some((to, _)) = self
+            .mounts
+            .iter()
+            .find(|(_, m)| is(m, "cgroup") || is(m, "cgroup2"))
+        {
             if path == to && fstype == "tmpfs" {
                 return Some(Kind::CgroupRoot);
             }
@@ -103,7 +114,9 @@ impl Layout {
 pub(super) fn is_bind(mount: &Mount) -> bool {
     let options = mount.options().iter().flatten();
     mount.typ().as_deref() == Some("bind")
-        || options.into_iter().any(|option| option == "bind" || option == "rbind")
+        || options
+            .into_iter()
+            .any(|option| option == "bind" || option == "rbind")
 }
 
 /// Resolves symbolic links as a process whose root is `root` would see them. The
@@ -164,7 +177,10 @@ pub(super) fn mounts_of(pid: i32) -> Result<Vec<MountInfo>> {
     let file = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&file).doing(format!("Cannot read {file}"))?;
     text.lines()
-        .map(|line| parse_line(line).ok_or_else(|| Error::internal(format!("{file} has a strange line: {line}"))))
+        .map(|line| {
+            parse_line(line)
+                .ok_or_else(|| Error::internal(format!("{file} has a strange line: {line}")))
+        })
         .collect()
 }
 
@@ -180,8 +196,15 @@ fn parse_line(line: &str) -> Option<MountInfo> {
 
 /// mountinfo writes space, tab, newline and backslash as octal numbers.
 fn unescape(text: &str) -> String {
-    let pairs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    let pairs = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    pairs
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 #[cfg(test)]
@@ -206,7 +229,8 @@ mod tests {
 
     #[test]
     fn mountinfo_is_read() {
-        let line = "36 35 98:0 /mnt1 /mnt\\040two ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let line =
+            "36 35 98:0 /mnt1 /mnt\\040two ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
         let info = parse_line(line).unwrap();
         assert_eq!(info.at, Path::new("/mnt two"));
         assert_eq!(info.options, ["ro", "noatime"]);

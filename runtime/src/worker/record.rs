@@ -158,7 +158,9 @@ fn read_bounded(file: &Path) -> Result<String> {
     use std::io::Read;
     let read = || -> std::io::Result<String> {
         let mut text = String::new();
-        std::fs::File::open(file)?.take(MAX_BYTES).read_to_string(&mut text)?;
+        std::fs::File::open(file)?
+            .take(MAX_BYTES)
+            .read_to_string(&mut text)?;
         Ok(text)
     };
     read().doing(format!("Cannot read {}", file.display()))

@@ -72,9 +72,14 @@ pub(super) fn restore(create: &Create, images: &Path, stdio: &Stdio) -> Result<B
 }
 
 impl Restored {
-    fn on(ground: Ground, create: &Create, record: Record) -> std::result::Result<Self, (Error, Ground)> {
+    fn on(
+        ground: Ground,
+        create: &Create,
+        record: Record,
+    ) -> std::result::Result<Self, (Error, Ground)> {
         let suits = refuse_unsuitable(&ground.spec, &record, create);
-        let work = suits.and_then(|()| WorkDir::make(&create.criu, &create.namespace, &create.id, "restore"));
+        let work = suits
+            .and_then(|()| WorkDir::make(&create.criu, &create.namespace, &create.id, "restore"));
         match work {
             Ok(work) => Ok(Self {
                 create: create.clone(),
@@ -97,16 +102,31 @@ impl Restored {
     }
 
     fn run(&mut self, images: &Path, stdio: &Stdio) -> Result<()> {
-        let null = File::options().read(true).write(true).open("/dev/null").doing("Cannot open /dev/null")?;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .doing("Cannot open /dev/null")?;
         let inherited = self.inherited(stdio, null.as_raw_fd());
         self.spawn(&inherited)?;
         self.clock.step("criu_spawn");
         // While criu loads, what it will need is made.
         let private = &self.ground.paths.private;
-        let stage = Stage::build(private, &self.ground.spec, &self.layout, &self.record, &self.ground.cgroup)?;
+        let stage = Stage::build(
+            private,
+            &self.ground.spec,
+            &self.layout,
+            &self.record,
+            &self.ground.cgroup,
+        )?;
         let stage = self.stage.insert(stage);
         stage::make_mountpoints(&self.ground.paths.rootfs, &self.layout)?;
-        let mounts = external_mounts(&self.record, &self.layout, stage, &self.ground.cgroup.mounts())?;
+        let mounts = external_mounts(
+            &self.record,
+            &self.layout,
+            stage,
+            &self.ground.cgroup.mounts(),
+        )?;
         self.clock.step("stage");
         self.fill_shared_memory(images)?;
         let (early, _) = split(self.resources());
@@ -125,7 +145,12 @@ impl Restored {
         let mut before = namespaces(&self.ground.spec)?;
         before.keep = inherited.iter().map(|(_, fd)| *fd).collect();
         let doing = format!("restore container {}", self.create.id);
-        self.criu = Some(Criu::spawn(&self.create.criu, self.work.path(), doing, before)?);
+        self.criu = Some(Criu::spawn(
+            &self.create.criu,
+            self.work.path(),
+            doing,
+            before,
+        )?);
         Ok(())
     }
 
@@ -138,12 +163,18 @@ impl Restored {
                     self.clock.step("criu_restore");
                     return Ok(());
                 }
-                Event::Notify(Notification::SetupNamespaces(pid) | Notification::PostRestore(pid)) => {
+                Event::Notify(
+                    Notification::SetupNamespaces(pid) | Notification::PostRestore(pid),
+                ) => {
                     self.init = Some(pid);
                 }
                 Event::Notify(Notification::ConsoleMaster(master)) => self.console = Some(master),
                 Event::Notify(_) => {}
-                Event::Done => return Err(Error::internal("CRIU finished without asking before the start")),
+                Event::Done => {
+                    return Err(Error::internal(
+                        "CRIU finished without asking before the start",
+                    ));
+                }
             }
             self.criu()?.answer(true)?;
         }
@@ -151,9 +182,13 @@ impl Restored {
 
     /// The tasks exist and stand: compare, limit, make known.
     fn settle(&mut self) -> Result<()> {
-        let init = self.init.ok_or_else(|| Error::internal("CRIU did not name the restored process"))?;
+        let init = self
+            .init
+            .ok_or_else(|| Error::internal("CRIU did not name the restored process"))?;
         if self.record.terminal && self.console.is_none() {
-            return Err(Error::internal("CRIU did not hand over the restored console"));
+            return Err(Error::internal(
+                "CRIU did not hand over the restored console",
+            ));
         }
         let criu = self.criu()?.pid();
         verify::Expected {
@@ -177,7 +212,12 @@ impl Restored {
         Ok(())
     }
 
-    fn options(&mut self, images: &Path, inherited: &[(String, RawFd)], mounts: Vec<Ext_mount_map>) -> Result<Criu_opts> {
+    fn options(
+        &mut self,
+        images: &Path,
+        inherited: &[(String, RawFd)],
+        mounts: Vec<Ext_mount_map>,
+    ) -> Result<Criu_opts> {
         let images = open_dir(images)?;
         let work = open_dir(self.work.path())?;
         let inherit = inherited.iter().map(|(key, fd)| {
@@ -219,17 +259,26 @@ impl Restored {
         };
         let before = copy::names_in(&to)?;
         let unpacked = copy::unpack(&images.join(SHARED_MEMORY), &to);
-        self.shared = copy::names_in(&to)?.difference(&before).map(|name| to.join(name)).collect();
+        self.shared = copy::names_in(&to)?
+            .difference(&before)
+            .map(|name| to.join(name))
+            .collect();
         self.clock.step("shared_memory");
         unpacked
     }
 
     fn resources(&self) -> Option<&LinuxResources> {
-        self.ground.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+        self.ground
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref())
     }
 
     fn criu(&mut self) -> Result<&mut Criu> {
-        self.criu.as_mut().ok_or_else(|| Error::internal("CRIU is not running"))
+        self.criu
+            .as_mut()
+            .ok_or_else(|| Error::internal("CRIU is not running"))
     }
 
     /// Sets the tasks running.
@@ -319,11 +368,17 @@ fn external_mounts(
     for (key, kind) in &record.mounts {
         let source = match kind {
             Kind::Bind => layout.bind_source(key),
-            Kind::Cgroup => cgroups.iter().find(|(at, _)| at == key).map(|(_, dir)| dir.clone()),
+            Kind::Cgroup => cgroups
+                .iter()
+                .find(|(at, _)| at == key)
+                .map(|(_, dir)| dir.clone()),
             other => stage.source(*other),
         };
         let source = source.ok_or_else(|| {
-            let message = format!("The checkpoint has a mount at {} that the new spec has not", key.display());
+            let message = format!(
+                "The checkpoint has a mount at {} that the new spec has not",
+                key.display()
+            );
             Error::new(ErrorKind::FailedPrecondition, message)
         })?;
         let mut mount = Ext_mount_map::new();
@@ -339,7 +394,11 @@ fn external_mounts(
 fn namespaces(spec: &Spec) -> Result<BeforeExec> {
     let mut before = BeforeExec::default();
     let linux = spec.linux().as_ref();
-    for namespace in linux.and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
+    for namespace in linux
+        .and_then(|l| l.namespaces().as_ref())
+        .into_iter()
+        .flatten()
+    {
         let flag = match namespace.typ() {
             LinuxNamespaceType::Network => libc::CLONE_NEWNET,
             LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
@@ -348,7 +407,8 @@ fn namespaces(spec: &Spec) -> Result<BeforeExec> {
             _ => continue,
         };
         if let Some(path) = namespace.path() {
-            let file = File::open(path).doing(format!("Cannot open the namespace {}", path.display()))?;
+            let file =
+                File::open(path).doing(format!("Cannot open the namespace {}", path.display()))?;
             before.join.push(OwnedFd::from(file));
             continue;
         }
@@ -364,14 +424,19 @@ fn namespaces(spec: &Spec) -> Result<BeforeExec> {
 /// What cannot be restored is said in one line before anything is done.
 fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()> {
     let linux = spec.linux().as_ref();
-    let namespaces = linux.and_then(|l| l.namespaces().as_ref()).into_iter().flatten();
+    let namespaces = linux
+        .and_then(|l| l.namespaces().as_ref())
+        .into_iter()
+        .flatten();
     let mut own_pids = false;
     let mut users = false;
     for namespace in namespaces {
         own_pids |= namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none();
         users |= namespace.typ() == LinuxNamespaceType::User;
     }
-    let sysctls = linux.and_then(|l| l.sysctl().as_ref()).is_some_and(|all| !all.is_empty());
+    let sysctls = linux
+        .and_then(|l| l.sysctl().as_ref())
+        .is_some_and(|all| !all.is_empty());
     let why = if !own_pids {
         "shares its pid namespace, where the pids of the checkpoint may be taken"
     } else if users {
@@ -399,13 +464,18 @@ fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
         hooks.poststart(),
         hooks.poststop(),
     ];
-    lists.iter().any(|list| list.as_ref().is_some_and(|hooks| !hooks.is_empty()))
+    lists
+        .iter()
+        .any(|list| list.as_ref().is_some_and(|hooks| !hooks.is_empty()))
 }
 
 /// The image has the old pod's. Lowering it may be forbidden, and is no reason to
 /// fail, as little as it is for runc in a user namespace.
 fn adjust_oom_score(spec: &Spec, init: i32) {
-    let score = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj);
+    let score = spec
+        .process()
+        .as_ref()
+        .and_then(oci_spec::runtime::Process::oom_score_adj);
     if let Some(score) = score {
         std::fs::write(format!("/proc/{init}/oom_score_adj"), score.to_string()).ok();
     }

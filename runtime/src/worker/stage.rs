@@ -45,13 +45,25 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Builds the stage for `spec` in the directory `private`.
-    pub(super) fn build(private: &Path, spec: &Spec, layout: &Layout, record: &Record, cgroup: &Cgroup) -> Result<Self> {
+    pub(super) fn build(
+        private: &Path,
+        spec: &Spec,
+        layout: &Layout,
+        record: &Record,
+        cgroup: &Cgroup,
+    ) -> Result<Self> {
         let path = private.join("stage");
         std::fs::create_dir(&path).doing("Cannot make the stage")?;
         let stage = Self { path };
         let options = dev_options(layout);
-        mount(Some("tmpfs"), &stage.path, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options.as_str()))
-            .doing("Cannot mount the stage")?;
+        mount(
+            Some("tmpfs"),
+            &stage.path,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID,
+            Some(options.as_str()),
+        )
+        .doing("Cannot mount the stage")?;
         for dir in ["dev", "cgroup", "masked"] {
             let dir = stage.path.join(dir);
             std::fs::create_dir(&dir).doing(format!("Cannot make {}", dir.display()))?;
@@ -86,7 +98,11 @@ impl Stage {
             std::fs::write(dev.join("console"), "").doing("Cannot make /dev/console")?;
         }
         let linux = spec.linux().as_ref();
-        for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten() {
+        for device in linux
+            .and_then(|l| l.devices().as_ref())
+            .into_iter()
+            .flatten()
+        {
             let Ok(name) = device.path().strip_prefix("/dev") else {
                 // In the rootfs; it came with the writable layer.
                 continue;
@@ -106,7 +122,11 @@ impl Stage {
     fn fill_cgroup(&self, record: &Record, cgroup: &Cgroup) -> Result<()> {
         let dir = self.path.join("cgroup");
         for (at, _) in cgroup.mounts() {
-            if let Some(name) = at.strip_prefix("/sys/fs/cgroup").ok().filter(|n| !n.as_os_str().is_empty()) {
+            if let Some(name) = at
+                .strip_prefix("/sys/fs/cgroup")
+                .ok()
+                .filter(|n| !n.as_os_str().is_empty())
+            {
                 let at = dir.join(name);
                 std::fs::create_dir_all(&at).doing(format!("Cannot make {}", at.display()))?;
             }
@@ -128,7 +148,9 @@ impl Stage {
             Err(e) => return Err(Error::because("Cannot unmount the stage", &e)),
         }
         match std::fs::remove_dir(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::because("Cannot remove the stage", &e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::because("Cannot remove the stage", &e))
+            }
             _ => Ok(()),
         }
     }
@@ -147,7 +169,9 @@ impl Drop for Stage {
 pub(super) fn make_mountpoints(rootfs: &Path, layout: &Layout) -> Result<()> {
     let covered = |to: &Path| {
         // Below these a fresh file system will be.
-        ["/dev", "/proc", "/sys"].iter().any(|top| to.starts_with(top) && to != Path::new(top))
+        ["/dev", "/proc", "/sys"]
+            .iter()
+            .any(|top| to.starts_with(top) && to != Path::new(top))
     };
     for (to, mount) in &layout.mounts {
         if !covered(to) {
@@ -161,7 +185,11 @@ fn make_mountpoint(at: &Path, mount: &oci_spec::runtime::Mount) -> Result<()> {
     if std::fs::symlink_metadata(at).is_ok() {
         return Ok(());
     }
-    let file = is_bind(mount) && mount.source().as_ref().is_some_and(|source| !source.is_dir());
+    let file = is_bind(mount)
+        && mount
+            .source()
+            .as_ref()
+            .is_some_and(|source| !source.is_dir());
     let doing = || format!("Cannot make the mountpoint {}", at.display());
     if !file {
         return std::fs::create_dir_all(at).doing(doing());
@@ -198,8 +226,12 @@ fn make_device(at: &Path, device: &LinuxDevice) -> Result<()> {
         std::fs::remove_file(at).doing(format!("Cannot replace {}", at.display()))?;
     }
     make_node(at, kind, numbers, device.file_mode().unwrap_or(0o666))?;
-    chown(at, device.uid().map(Uid::from_raw), device.gid().map(Gid::from_raw))
-        .doing(format!("Cannot set the owner of {}", at.display()))
+    chown(
+        at,
+        device.uid().map(Uid::from_raw),
+        device.gid().map(Gid::from_raw),
+    )
+    .doing(format!("Cannot set the owner of {}", at.display()))
 }
 
 fn make_node(at: &Path, kind: SFlag, (major, minor): (u64, u64), mode: u32) -> Result<()> {
@@ -215,7 +247,9 @@ fn set_mode(at: &Path, mode: u32) -> Result<()> {
 
 /// `dev/name`, as long as `name` does not climb out.
 fn inside(dev: &Path, name: &Path) -> Result<PathBuf> {
-    let climbs = name.components().any(|part| !matches!(part, std::path::Component::Normal(_)));
+    let climbs = name
+        .components()
+        .any(|part| !matches!(part, std::path::Component::Normal(_)));
     if climbs {
         let message = format!("/dev/{} is not a path for a device", name.display());
         return Err(Error::new(ErrorKind::InvalidArgument, message));

@@ -20,7 +20,10 @@ impl Upper {
     /// The upper directory of the rootfs; `None` when it is not an overlay.
     pub(super) fn of(mounts: &[RootfsMount]) -> Option<Self> {
         let overlay = mounts.iter().find(|mount| mount.typ == "overlay")?;
-        let dir = overlay.options.iter().find_map(|option| option.strip_prefix("upperdir="))?;
+        let dir = overlay
+            .options
+            .iter()
+            .find_map(|option| option.strip_prefix("upperdir="))?;
         let dir = PathBuf::from(dir);
         let mut before = BTreeSet::new();
         visit(&dir, &mut |path| {
@@ -72,7 +75,13 @@ mod tests {
         std::fs::create_dir_all(at("etc/old")).unwrap();
         let options = vec![format!("upperdir={}", dir.path().display())];
         let (typ, source, target) = ("overlay".to_owned(), String::new(), String::new());
-        let upper = Upper::of(&[RootfsMount { typ, source, target, options }]).unwrap();
+        let upper = Upper::of(&[RootfsMount {
+            typ,
+            source,
+            target,
+            options,
+        }])
+        .unwrap();
         std::fs::create_dir_all(at("var/new")).unwrap();
         std::fs::write(at("etc/copied-up"), "").unwrap();
         upper.reset();

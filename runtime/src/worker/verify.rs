@@ -44,7 +44,8 @@ impl Expected<'_> {
         let mut seen = BTreeSet::new();
         for pid in pids {
             // CRIU and its helpers are in the cgroup too, and outside.
-            if *pid == self.criu || namespace(*pid, "pid").ok() == namespace(self.criu, "pid").ok() {
+            if *pid == self.criu || namespace(*pid, "pid").ok() == namespace(self.criu, "pid").ok()
+            {
                 continue;
             }
             let threads = Status::of_threads(*pid)?;
@@ -52,7 +53,9 @@ impl Expected<'_> {
                 continue;
             }
             for status in &threads {
-                allowed.check(status).map_err(|what| violation(*pid, &what))?;
+                allowed
+                    .check(status)
+                    .map_err(|what| violation(*pid, &what))?;
             }
             self.check_namespaces(*pid)?;
             self.check_label(*pid)?;
@@ -68,7 +71,10 @@ impl Expected<'_> {
         for shared in ["net", "ipc", "uts", "user", "cgroup"] {
             let own = shared == "cgroup" && self.has_cgroup_namespace();
             if !own && namespace(pid, shared)? != namespace(self.criu, shared)? {
-                return Err(violation(pid, &format!("its {shared} namespace is not the pod's")));
+                return Err(violation(
+                    pid,
+                    &format!("its {shared} namespace is not the pod's"),
+                ));
             }
         }
         if namespace(pid, "mnt")? == namespace(self.criu, "mnt")? {
@@ -80,7 +86,10 @@ impl Expected<'_> {
     fn has_cgroup_namespace(&self) -> bool {
         let linux = self.spec.linux().as_ref();
         let all = linux.and_then(|l| l.namespaces().as_ref());
-        all.is_some_and(|all| all.iter().any(|one| one.typ() == LinuxNamespaceType::Cgroup))
+        all.is_some_and(|all| {
+            all.iter()
+                .any(|one| one.typ() == LinuxNamespaceType::Cgroup)
+        })
     }
 
     fn check_label(&self, pid: i32) -> Result<()> {
@@ -98,7 +107,10 @@ impl Expected<'_> {
         if name.is_empty() || name == wanted {
             return Ok(());
         }
-        Err(violation(pid, &format!("its security label is {name}, not {wanted}")))
+        Err(violation(
+            pid,
+            &format!("its security label is {name}, not {wanted}"),
+        ))
     }
 
     fn check_mounts(&self, init: i32) -> Result<()> {
@@ -115,13 +127,19 @@ impl Expected<'_> {
             let there = mounts.iter().any(|mount| &mount.at == to);
             // A cgroup mount on v1 may be left out by the engine that made it.
             if !there && wanted.typ().as_deref() != Some("cgroup") {
-                return Err(violation(init, &format!("it has no mount at {}", to.display())));
+                return Err(violation(
+                    init,
+                    &format!("it has no mount at {}", to.display()),
+                ));
             }
         }
         for path in self.layout.masked.iter().chain(&self.layout.readonly) {
             let there = mounts.iter().any(|mount| &mount.at == path);
             if !there && layout::on_host(root, path).exists() {
-                return Err(violation(init, &format!("{} is not covered", path.display())));
+                return Err(violation(
+                    init,
+                    &format!("{} is not covered", path.display()),
+                ));
             }
         }
         Ok(())
@@ -129,18 +147,39 @@ impl Expected<'_> {
 
     fn check_mount(&self, init: i32, root: &Path, mount: &MountInfo) -> Result<()> {
         let at = &mount.at;
-        let wrong = |what: &str| Err(violation(init, &format!("the mount at {} {what}", at.display())));
+        let wrong = |what: &str| {
+            Err(violation(
+                init,
+                &format!("the mount at {} {what}", at.display()),
+            ))
+        };
         let has = |option: &str| mount.options.iter().any(|have| have == option);
         if at == Path::new("/") {
-            let readonly = self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly);
-            return if readonly == Some(true) && !has("ro") { wrong("is writable") } else { Ok(()) };
+            let readonly = self
+                .spec
+                .root()
+                .as_ref()
+                .and_then(oci_spec::runtime::Root::readonly);
+            return if readonly == Some(true) && !has("ro") {
+                wrong("is writable")
+            } else {
+                Ok(())
+            };
         }
         if self.layout.masked.contains(at) {
             let null = mount.fstype == "devtmpfs" || mount.fstype == "tmpfs";
-            return if null { Ok(()) } else { wrong("does not mask it") };
+            return if null {
+                Ok(())
+            } else {
+                wrong("does not mask it")
+            };
         }
         if self.layout.readonly.contains(at) {
-            return if has("ro") { Ok(()) } else { wrong("is writable") };
+            return if has("ro") {
+                Ok(())
+            } else {
+                wrong("is writable")
+            };
         }
         if let Some(wanted) = self.layout.mount_at(at) {
             let options = wanted.options().iter().flatten();
@@ -161,7 +200,11 @@ impl Expected<'_> {
         let known = recorded.is_some()
             || self.layout.mount_at(at).is_some()
             || (self.record.terminal && at == Path::new("/dev/console"));
-        if known || self.may_mount() { Ok(()) } else { wrong("is not in the spec") }
+        if known || self.may_mount() {
+            Ok(())
+        } else {
+            wrong("is not in the spec")
+        }
     }
 
     /// A container that may mount has mounts of its own making.
@@ -174,10 +217,17 @@ impl Expected<'_> {
 pub(super) fn lsm_profile(spec: &Spec) -> Option<String> {
     let process = spec.process().as_ref()?;
     let on = |path: &str| Path::new(path).exists();
-    if let Some(name) = process.apparmor_profile().as_ref().filter(|name| !name.is_empty()) {
+    if let Some(name) = process
+        .apparmor_profile()
+        .as_ref()
+        .filter(|name| !name.is_empty())
+    {
         return on("/sys/kernel/security/apparmor").then(|| format!("apparmor:{name}"));
     }
-    let label = process.selinux_label().as_ref().filter(|label| !label.is_empty())?;
+    let label = process
+        .selinux_label()
+        .as_ref()
+        .filter(|label| !label.is_empty())?;
     on("/sys/fs/selinux").then(|| format!("selinux:{label}"))
 }
 
@@ -188,7 +238,8 @@ fn label(spec: &Spec) -> Option<String> {
 
 /// Whether two paths are one file.
 fn same(one: &Path, other: &Path) -> Result<bool> {
-    let stat = |path: &Path| std::fs::metadata(path).doing(format!("Cannot look at {}", path.display()));
+    let stat =
+        |path: &Path| std::fs::metadata(path).doing(format!("Cannot look at {}", path.display()));
     let (one, other) = (stat(one)?, stat(other)?);
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }

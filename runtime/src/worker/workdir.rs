@@ -31,7 +31,12 @@ impl WorkDir {
             match std::fs::create_dir(&path) {
                 Ok(()) => return Ok(Self { path, ours: true }),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::because(format!("Cannot make {}", path.display()), &e)),
+                Err(e) => {
+                    return Err(Error::because(
+                        format!("Cannot make {}", path.display()),
+                        &e,
+                    ));
+                }
             }
         }
         Err(Error::internal(format!(
