@@ -315,7 +315,7 @@ fn it_goes_on_in_another_pod() {
     let mut case = old.case(&["sh", "-c", COUNT]);
     let output = case.start();
     let lines = Lines::of(output.stdout);
-    let seen = (0..5).map(|_| lines.next_count()).last().unwrap();
+    let seen = (0..5).map(|_| lines.next_count()).next_back().unwrap();
     assert_eq!(seen.1, "old");
     let checkpoint = Checkpoint::of(&mut case, output.pid);
     lines.drain();
@@ -656,7 +656,7 @@ fn damaged_images() {
                 .open(file)
                 .unwrap()
                 .set_len(100)
-                .unwrap()
+                .unwrap();
         }),
         ("core-1.img", |file| fs::write(file, "garbage").unwrap()),
         ("mm-1.img", |file| fs::remove_file(file).unwrap()),
@@ -667,10 +667,10 @@ fn damaged_images() {
                 .open(file)
                 .unwrap()
                 .set_len(40)
-                .unwrap()
+                .unwrap();
         }),
         ("reprise.json", |file| {
-            fs::write(file, "{\"version\":99}").unwrap()
+            fs::write(file, "{\"version\":99}").unwrap();
         }),
         ("descriptors.json", |file| fs::remove_file(file).unwrap()),
     ];
@@ -972,7 +972,7 @@ fn large_programs() {
         let errors = output.stderr;
         std::thread::spawn(move || std::io::copy(&mut File::from(errors), &mut std::io::stdout()));
         let lines = Lines::of(output.stdout);
-        let seen = (0..5).map(|_| lines.next_count().0).last().unwrap();
+        let seen = (0..5).map(|_| lines.next_count().0).next_back().unwrap();
         let checkpoint = Checkpoint::new();
         let dumped = checkpoint.dump(&mut case, output.pid, |_| {});
         let dumped = dumped.unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));

@@ -12,9 +12,7 @@ use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::types::introspection::RuntimeInfo;
 use containerd_shim::publisher::RemotePublisher;
-use containerd_shim::{
-    Config, DeleteResponse, Error, ExitSignal, Flags, Shim, StartOpts, spawn,
-};
+use containerd_shim::{Config, DeleteResponse, Error, ExitSignal, Flags, Shim, StartOpts, spawn};
 use reprise_runtime::worker::{Remove, Worker};
 use serde::Deserialize;
 use tokio::sync::Mutex;

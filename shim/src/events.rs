@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim::ExitSignal;
 use containerd_shim::event::Event as Topic;
+use containerd_shim::protos::api::ForwardRequest;
 use containerd_shim::protos::events::task as wire;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::protobuf::{MessageDyn, MessageField};
-use containerd_shim::protos::api::ForwardRequest;
 use containerd_shim::protos::shim::event::Envelope;
 use containerd_shim::protos::shim_async::{Client, EventsClient};
 use containerd_shim::protos::types::mount::Mount;

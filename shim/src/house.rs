@@ -100,8 +100,18 @@ impl Runtime for House {
             None => Ok(None),
         };
         let (way, required) = match plan::decide(&known, find, || self.node()) {
-            Plan::Cold(why) => (Way::Cold { why: why.to_string() }, false),
-            Plan::Refuse(why) => (Way::Cold { why: why.to_string() }, true),
+            Plan::Cold(why) => (
+                Way::Cold {
+                    why: why.to_string(),
+                },
+                false,
+            ),
+            Plan::Refuse(why) => (
+                Way::Cold {
+                    why: why.to_string(),
+                },
+                true,
+            ),
             Plan::Restore(stored) => {
                 let way = Way::Restore {
                     checkpoint: stored.id().to_owned(),
@@ -113,11 +123,13 @@ impl Runtime for House {
                 (way, policy == RestorePolicy::Require)
             }
         };
-        let identity = likeness.zip(fingerprint).map(|(likeness, fingerprint)| Identity {
-            fingerprint,
-            fields: likeness.hashes(),
-            origin: origin(&spec, request),
-        });
+        let identity = likeness
+            .zip(fingerprint)
+            .map(|(likeness, fingerprint)| Identity {
+                fingerprint,
+                fields: likeness.hashes(),
+                origin: origin(&spec, request),
+            });
         Ok(Planned {
             way,
             required,

@@ -375,7 +375,8 @@ mod tests {
 
     #[test]
     fn pods_share_a_shim() {
-        let mut annotations = HashMap::from([("io.kubernetes.cri.sandbox-id".into(), "pod".into())]);
+        let mut annotations =
+            HashMap::from([("io.kubernetes.cri.sandbox-id".into(), "pod".into())]);
         assert_eq!(grouping(&annotations), Some("pod"));
         annotations.insert("io.containerd.runc.v2.group".into(), "g".into());
         assert_eq!(grouping(&annotations), Some("g"));

@@ -112,7 +112,9 @@ impl Task for Service {
         request: api::StartRequest,
     ) -> Answer<api::StartResponse> {
         let exec = request.exec_id;
-        let pid = self.ask(&request.id, |reply| Ask::Start(exec, reply)).await?;
+        let pid = self
+            .ask(&request.id, |reply| Ask::Start(exec, reply))
+            .await?;
         Ok(api::StartResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
@@ -125,13 +127,17 @@ impl Task for Service {
         request: api::StateRequest,
     ) -> Answer<api::StateResponse> {
         let exec = request.exec_id.clone();
-        let view = self.ask(&request.id, |reply| Ask::State(exec, reply)).await?;
+        let view = self
+            .ask(&request.id, |reply| Ask::State(exec, reply))
+            .await?;
         Ok(protocol::state(&request.id, &request.exec_id, view))
     }
 
     async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> Answer<api::WaitResponse> {
         let exec = request.exec_id;
-        let exit = self.ask(&request.id, |reply| Ask::Wait(exec, reply)).await?;
+        let exit = self
+            .ask(&request.id, |reply| Ask::Wait(exec, reply))
+            .await?;
         Ok(protocol::waited(exit))
     }
 
@@ -181,7 +187,11 @@ impl Task for Service {
         answer.map(|()| api::Empty::new())
     }
 
-    async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
+    async fn update(
+        &self,
+        _: &TtrpcContext,
+        request: api::UpdateTaskRequest,
+    ) -> Answer<api::Empty> {
         let resources = protocol::resources(&request)
             .map_err(|error| protocol::to_status(&request.id, &error))?;
         let ask = |reply| Ask::Update(Box::new(resources), reply);

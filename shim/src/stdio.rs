@@ -362,9 +362,8 @@ async fn copy_input(from: AsyncFd<OwnedFd>, to: Arc<AsyncFd<OwnedFd>>) {
             return;
         };
         let mut buffer = vec![0; 4096];
-        let read = guard.try_io(|fd| {
-            nix::unistd::read(fd.as_raw_fd(), &mut buffer).map_err(io::Error::from)
-        });
+        let read = guard
+            .try_io(|fd| nix::unistd::read(fd.as_raw_fd(), &mut buffer).map_err(io::Error::from));
         match read {
             Ok(Ok(0) | Err(_)) => return,
             Ok(Ok(n)) => {
@@ -504,7 +503,9 @@ mod tests {
             for n in 0..200_000_u32 {
                 writeln!(stdout, "line {n}").unwrap();
             }
-            File::from(theirs.stderr.unwrap()).write_all(b"oops").unwrap();
+            File::from(theirs.stderr.unwrap())
+                .write_all(b"oops")
+                .unwrap();
         });
         writer.await.unwrap();
         assert!(copying.drain(Duration::from_secs(5)).await);
@@ -571,8 +572,12 @@ mod tests {
         let opened = opened(&paths).await;
         let (theirs, ours) = opened.pipes().unwrap();
         let mut copying = opened.copy(ours, None).unwrap();
-        File::from(theirs.stdout.unwrap()).write_all(b"out").unwrap();
-        File::from(theirs.stderr.unwrap()).write_all(b"err").unwrap();
+        File::from(theirs.stdout.unwrap())
+            .write_all(b"out")
+            .unwrap();
+        File::from(theirs.stderr.unwrap())
+            .write_all(b"err")
+            .unwrap();
         assert!(copying.drain(Duration::from_secs(5)).await);
         assert_eq!(std::fs::read_to_string(log).unwrap().len(), 6);
     }
@@ -583,7 +588,10 @@ mod tests {
             stdout: "gopher://x".into(),
             ..Default::default()
         };
-        let error = paths.open(&Reaper::default(), "ns", "id").await.unwrap_err();
+        let error = paths
+            .open(&Reaper::default(), "ns", "id")
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, ErrorKind::InvalidArgument);
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn directory(from: &Path, to: &Path) -> Result<()> {
 /// Packs what is in `from` into the tar `to`. Says whether there was anything.
 pub(super) fn pack(from: &Path, to: &Path) -> Result<bool> {
     // By name and not as a whole: the directory itself belongs to the pod.
-    let names: Vec<OsString> = names_in(from)?.iter().map(|name| prefixed(name)).collect();
+    let names: Vec<OsString> = names_in(from)?.iter().map(prefixed).collect();
     if names.is_empty() {
         return Ok(false);
     }

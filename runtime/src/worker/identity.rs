@@ -78,6 +78,10 @@ impl Status {
 
 /// What the processes of a container may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent rights, each read once"
+)]
 pub(super) struct Allowed {
     uid: u32,
     gid: u32,

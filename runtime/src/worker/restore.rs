@@ -64,7 +64,8 @@ pub(super) fn restore(create: &Create, images: &Path, stdio: &Stdio) -> Result<B
             restored.run(images, stdio)?;
             Ok(Box::new(restored))
         }
-        Err((e, ground)) => {
+        Err(failed) => {
+            let (e, ground) = *failed;
             ground.clear();
             Err(e)
         }
@@ -76,7 +77,7 @@ impl Restored {
         ground: Ground,
         create: &Create,
         record: Record,
-    ) -> std::result::Result<Self, (Error, Ground)> {
+    ) -> std::result::Result<Self, Box<(Error, Ground)>> {
         let suits = refuse_unsuitable(&ground.spec, &record, create);
         let work = suits
             .and_then(|()| WorkDir::make(&create.criu, &create.namespace, &create.id, "restore"));
@@ -97,7 +98,7 @@ impl Restored {
                 console: None,
                 started: false,
             }),
-            Err(e) => Err((e, ground)),
+            Err(e) => Err(Box::new((e, ground))),
         }
     }
 

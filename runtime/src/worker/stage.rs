@@ -110,10 +110,10 @@ impl Stage {
             make_device(&inside(&dev, name)?, device)?;
         }
         for (to, mount) in &layout.mounts {
-            if let Ok(name) = to.strip_prefix("/dev") {
-                if !name.as_os_str().is_empty() {
-                    make_mountpoint(&inside(&dev, name)?, mount)?;
-                }
+            if let Ok(name) = to.strip_prefix("/dev")
+                && !name.as_os_str().is_empty()
+            {
+                make_mountpoint(&inside(&dev, name)?, mount)?;
             }
         }
         Ok(())

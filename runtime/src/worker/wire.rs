@@ -111,10 +111,10 @@ pub(super) fn receive_console(socket: &std::os::unix::net::UnixStream) -> Result
     )
     .doing("cannot receive the console")?;
     for message in got.cmsgs().doing("cannot receive the console")? {
-        if let ControlMessageOwned::ScmRights(raw) = message {
-            if let Some(fd) = raw.into_iter().map(sys::own).next() {
-                return Ok(fd);
-            }
+        if let ControlMessageOwned::ScmRights(raw) = message
+            && let Some(fd) = raw.into_iter().map(sys::own).next()
+        {
+            return Ok(fd);
         }
     }
     Err(Error::internal("no console came"))

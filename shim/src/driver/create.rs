@@ -260,9 +260,15 @@ impl Making {
             }
         };
         let Some((checkpoint, from)) = checkpoint else {
-            return self.attempt(worker?, None, opened, facts).await.map_err(|(e, _)| e);
+            return self
+                .attempt(worker?, None, opened, facts)
+                .await
+                .map_err(|(e, _)| e);
         };
-        match self.attempt(worker?, Some(from), opened, facts.clone()).await {
+        match self
+            .attempt(worker?, Some(from), opened, facts.clone())
+            .await
+        {
             Ok(made) => {
                 self.note_origin(&checkpoint).await;
                 Ok(made)
@@ -284,7 +290,9 @@ impl Making {
                     ..facts
                 };
                 let worker = self.spawn().await?;
-                self.attempt(worker, None, opened, facts).await.map_err(|(e, _)| e)
+                self.attempt(worker, None, opened, facts)
+                    .await
+                    .map_err(|(e, _)| e)
             }
         }
     }

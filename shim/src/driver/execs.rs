@@ -152,9 +152,9 @@ impl Container {
     }
 
     pub(super) fn exec(&mut self, id: &str) -> Result<&mut ExecProcess> {
-        self.execs.get_mut(id).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("Process {id} does not exist"))
-        })
+        self.execs
+            .get_mut(id)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("Process {id} does not exist")))
     }
 }
 

@@ -11,8 +11,6 @@ mod create;
 mod end;
 mod execs;
 mod operate;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

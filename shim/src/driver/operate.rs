@@ -190,9 +190,8 @@ impl Container {
             Err(error) => return respond(reply, Err(error)),
         };
         match self.task.pause() {
-            Ok(()) => self.beside(async move {
-                Done::Paused(blocking(move || group.freeze()).await, reply)
-            }),
+            Ok(()) => self
+                .beside(async move { Done::Paused(blocking(move || group.freeze()).await, reply) }),
             Err(error) => respond(reply, Err(error)),
         }
     }
@@ -211,9 +210,8 @@ impl Container {
             Err(error) => return respond(reply, Err(error)),
         };
         match self.task.resume() {
-            Ok(()) => self.beside(async move {
-                Done::Resumed(blocking(move || group.thaw()).await, reply)
-            }),
+            Ok(()) => self
+                .beside(async move { Done::Resumed(blocking(move || group.thaw()).await, reply) }),
             Err(error) => respond(reply, Err(error)),
         }
     }
