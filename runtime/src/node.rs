@@ -1,8 +1,9 @@
 //! What this node offers to a restore, read from the system.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The oldest CRIU that is driven, as `major * 10000 + minor * 100 + sublevel`.
@@ -72,28 +73,20 @@ fn cpu_features(cpuinfo: &str) -> BTreeSet<String> {
 /// One line: missing, not executable, unintelligible or too old, and the mend.
 pub fn criu_version(path: &Path) -> Result<u32, String> {
     let shown = path.display();
-    let output = Command::new(path)
-        .arg("--version")
-        .stdin(std::process::Stdio::null())
-        .output()
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => format!(
-                "CRIU is missing: no executable {shown}; install criu {} or later, or set \
+    let text = what_it_prints(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => format!(
+            "CRIU is missing: no executable {shown}; install criu {} or later, or set \
                  criu.path in {}",
-                show(CRIU_MIN),
-                crate::policy::CONFIG_PATH
-            ),
-            std::io::ErrorKind::PermissionDenied => {
-                format!("CRIU cannot be used: {shown} is not executable; chmod +x it")
-            }
-            _ => format!("CRIU cannot be used: {shown} does not run ({e}); reinstall it"),
-        })?;
-    let text = String::from_utf8_lossy(&output.stdout);
+            show(CRIU_MIN),
+            crate::policy::CONFIG_PATH
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("CRIU cannot be used: {shown} is not executable; chmod +x it")
+        }
+        _ => format!("CRIU cannot be used: {shown} does not run ({e}); reinstall it"),
+    })?;
     let version = text.lines().find_map(parse_version).ok_or_else(|| {
-        format!(
-            "CRIU cannot be used: {shown} --version ended with {} and no version; reinstall it",
-            output.status
-        )
+        format!("CRIU cannot be used: {shown} --version prints no version; reinstall it")
     })?;
     if version < CRIU_MIN {
         return Err(format!(
@@ -103,6 +96,24 @@ pub fn criu_version(path: &Path) -> Result<u32, String> {
         ));
     }
     Ok(version)
+}
+
+/// Output of `--version`. How it ended is not asked for: in the shim another
+/// thread reaps all children.
+fn what_it_prints(criu: &Path) -> std::io::Result<String> {
+    let mut child = Command::new(criu)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut text = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut text)?;
+    }
+    // Reaped already is as good.
+    child.wait().ok();
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// `Version: 4.2.1` as 40201.

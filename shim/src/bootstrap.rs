@@ -56,7 +56,6 @@ impl Shim for Reprise {
     type T = Service;
 
     async fn new(_runtime_id: &str, args: &Flags, config: &mut Config) -> Self {
-        config.no_reaper = true;
         if let Some(level) = House::open().log_level() {
             config.default_log_level = level;
         }

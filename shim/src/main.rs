@@ -59,8 +59,14 @@ fn serve() -> ExitCode {
     let Ok(runtime) = runtime else {
         return ExitCode::FAILURE;
     };
+    // Said here, not in `Shim::new`: the crate installs its own reaper before that.
+    let config = containerd_shim::Config {
+        no_reaper: true,
+        ..Default::default()
+    };
     runtime.block_on(containerd_shim::asynchronous::run::<bootstrap::Reprise>(
-        RUNTIME_ID, None,
+        RUNTIME_ID,
+        Some(config),
     ));
     // Whatever still runs beside has nobody left to tell.
     runtime.shutdown_background();
