@@ -20,6 +20,7 @@ pub struct Checkpoint {
     /// The container that it was taken of.
     pub container: String,
     /// That container's pod namespace.
+    #[serde(rename = "pod_namespace")]
     pub namespace: String,
     /// That container's image.
     pub image: String,

@@ -27,7 +27,8 @@ impl Leftovers {
         }
         for dir in [
             "/run/netns",
-            "/run/reprise",
+            "/run/reprise/k8s.io",
+            "/run/reprise/criu",
             "/run/containerd/s",
             "/run/containerd/fifo",
             "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
@@ -38,8 +39,8 @@ impl Leftovers {
             "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
             "/var/lib/containerd/tmpmounts",
             "/var/lib/cni/networks/node",
-            "/var/lib/reprise",
             "/var/lib/reprise/checkpoints",
+            "/var/lib/reprise/staging",
         ] {
             files(node, dir, &mut found);
         }
@@ -97,7 +98,7 @@ fn processes(node: &Node, found: &mut BTreeSet<String>) -> Result<()> {
 /// Not every directory exists on every node.
 fn files(node: &Node, dir: &str, found: &mut BTreeSet<String>) {
     // Caches that outlive the pods they were made for.
-    let kept = ["last_reserved_ip.0", "lock", "index"];
+    let kept = ["last_reserved_ip.0", "lock"];
     for entry in fs::read_dir(node.path(Path::new(dir)))
         .into_iter()
         .flatten()

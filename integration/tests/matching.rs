@@ -53,7 +53,6 @@ fn whatever_makes_another_container_is_not_restored() -> Result<()> {
 #[test]
 fn another_image_under_the_same_name_is_not_restored() -> Result<()> {
     let node = Node::start()?;
-    // The pause image has the same files, but another digest.
     let moving = "docker.io/reprise/moving:latest";
     let mut spec = heart::spec();
     spec.config.image.as_mut().unwrap().image = moving.to_owned();
@@ -80,7 +79,7 @@ fn another_image_under_the_same_name_is_not_restored() -> Result<()> {
         "images",
         "tag",
         "--force",
-        "docker.io/reprise/pause:latest",
+        "docker.io/reprise/python:latest",
         moving,
     ])?;
     eventually("the tag to move", || image().is_ok_and(|now| now != was))?;

@@ -254,7 +254,10 @@ fn in_child(before: &BeforeExec) -> std::io::Result<()> {
 }
 
 /// Brings `lo` up in the calling process' network namespace.
-fn loopback_up() -> std::io::Result<()> {
+///
+/// # Errors
+/// The caller lacks `CAP_NET_ADMIN` there.
+pub fn loopback_up() -> std::io::Result<()> {
     // SAFETY: socket takes integers.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     worked(socket)?;

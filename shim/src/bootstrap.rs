@@ -93,28 +93,25 @@ impl Shim for Reprise {
     }
 
     async fn delete_shim(&mut self) -> Result<DeleteResponse, Error> {
-        let bundle = self.bundle_path()?;
+        let orphans = self.orphans()?;
         let run_dir = Path::new(STATE_ROOT).join(&self.namespace).join(&self.id);
         let pid = read_run_file(&run_dir, "pid").and_then(|text| text.parse::<u32>().ok());
-        if let Some(address) = read_run_file(&run_dir, "address")
-            && !is_served(&address)
-        {
-            remove_socket(&address);
-        }
-        let remove = Remove {
-            namespace: self.namespace.clone(),
-            id: self.id.clone(),
-            bundle,
-            state_root: Path::new(STATE_ROOT).join(&self.namespace),
-        };
+        let address = read_run_file(&run_dir, "address");
         let removed = tokio::task::spawn_blocking(move || {
-            Worker::spawn(REMOVE_DEADLINE)?.remove(remove)?;
-            remove_run_dir(&run_dir)
+            orphans
+                .into_iter()
+                .map(remove_orphan)
+                .fold(Ok(()), Result::and)
         });
         match removed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Error::Other(error.message)),
             Err(error) => return Err(Error::Other(error.to_string())),
+        }
+        if let Some(address) = address
+            && !is_served(&address)
+        {
+            remove_socket(&address);
         }
         Ok(DeleteResponse {
             exit_status: KILLED,
@@ -163,6 +160,36 @@ impl Shim for Reprise {
 }
 
 impl Reprise {
+    /// The container that containerd names, and those that shared its dead shim:
+    /// containerd asks for the first of a pod only, and nobody else could ever end
+    /// the others.
+    fn orphans(&self) -> Result<Vec<Remove>, Error> {
+        let state_root = Path::new(STATE_ROOT).join(&self.namespace);
+        let bundle = self.bundle_path()?;
+        let address = read_run_file(&state_root.join(&self.id), "address");
+        let mut ids = vec![self.id.clone()];
+        if let Some(address) = address.filter(|address| !is_served(address)) {
+            let entries = std::fs::read_dir(&state_root)
+                .into_iter()
+                .flatten()
+                .flatten();
+            let same = entries
+                .filter(|entry| read_run_file(&entry.path(), "address").as_ref() == Some(&address))
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .filter(|id| *id != self.id);
+            ids.extend(same);
+        }
+        Ok(ids
+            .into_iter()
+            .map(|id| Remove {
+                namespace: self.namespace.clone(),
+                bundle: bundle.with_file_name(&id),
+                id,
+                state_root: state_root.clone(),
+            })
+            .collect())
+    }
+
     /// `delete` runs in some bundle of containerd's; ours is its neighbour.
     fn bundle_path(&self) -> Result<PathBuf, Error> {
         if !self.bundle.is_empty() {
@@ -175,6 +202,12 @@ impl Reprise {
         let bundles = cwd.parent().unwrap_or(&cwd);
         Ok(bundles.join(&self.id))
     }
+}
+
+fn remove_orphan(remove: Remove) -> reprise_runtime::Result<()> {
+    let run_dir = remove.state_root.join(&remove.id);
+    Worker::spawn(REMOVE_DEADLINE)?.remove(remove)?;
+    remove_run_dir(&run_dir)
 }
 
 fn make_private(dir: &Path) -> std::io::Result<()> {

@@ -10,6 +10,7 @@ use reprise_runtime::store::{Staging, Stored};
 use reprise_runtime::worker::{DiffCopy, Dump};
 use reprise_runtime::{Error, ErrorKind, Result};
 
+use crate::cri;
 use crate::driver::CheckpointRequest;
 use crate::house::House;
 use crate::runtime::{Dumped, Identity, Runtime, Subject};
@@ -64,6 +65,9 @@ pub(crate) fn take(
         copies,
     };
     let dumped = house.worker()?.dump(dump)?;
+    if request.path.is_some() {
+        cri::add_statistics(&subject.bundle, &subject.id, &images);
+    }
     let mut taken = Dumped {
         stored: None,
         frozen_us: dumped.frozen_us,

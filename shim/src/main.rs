@@ -12,6 +12,7 @@
 
 mod bootstrap;
 mod checkpoint;
+mod cri;
 mod driver;
 mod events;
 mod exec;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use crate::driver::{self, Ask, Context, Handle};
 use crate::{metrics, protocol};
 
-/// How long Shutdown's answer has to get out before we go.
+/// How long the last answer has to get out before we go.
 const LAST_ANSWER: Duration = Duration::from_millis(20);
 
 type Answer<T> = ttrpc::Result<T>;
@@ -26,6 +27,9 @@ type Answer<T> = ttrpc::Result<T>;
 pub(crate) struct Service {
     context: Arc<Context>,
     containers: Arc<Mutex<HashMap<String, Handle>>>,
+    /// containerd asks once, maybe while a container is still being made: we go
+    /// when the last one has gone.
+    is_unwanted: Arc<AtomicBool>,
     exit: Arc<ExitSignal>,
 }
 
@@ -34,6 +38,7 @@ impl Service {
         Self {
             context,
             containers: Arc::default(),
+            is_unwanted: Arc::default(),
             exit,
         }
     }
@@ -76,9 +81,25 @@ impl Service {
             .await
             .unwrap_or_else(|_dropped| Err(Error::internal("It was given up")));
         if made.is_err() {
-            self.containers().remove(&id);
+            self.forget(&id);
         }
         made
+    }
+
+    fn forget(&self, id: &str) {
+        self.containers().remove(id);
+        self.go_if_unwanted();
+    }
+
+    fn go_if_unwanted(&self) {
+        if !self.is_unwanted.load(Ordering::Relaxed) || !self.containers().is_empty() {
+            return;
+        }
+        let exit = Arc::clone(&self.exit);
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_ANSWER).await;
+            exit.signal();
+        });
     }
 }
 
@@ -249,7 +270,7 @@ impl Task for Service {
         let answer = self.ask(&request.id, |reply| Ask::Delete(exec, reply));
         let (pid, exit) = answer.await?;
         if is_init {
-            self.containers().remove(&request.id);
+            self.forget(&request.id);
         }
         Ok(protocol::deleted(pid, exit))
     }
@@ -270,13 +291,8 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> Answer<api::Empty> {
-        if self.containers().is_empty() {
-            let exit = Arc::clone(&self.exit);
-            tokio::spawn(async move {
-                tokio::time::sleep(LAST_ANSWER).await;
-                exit.signal();
-            });
-        }
+        self.is_unwanted.store(true, Ordering::Relaxed);
+        self.go_if_unwanted();
         Ok(api::Empty::new())
     }
 }

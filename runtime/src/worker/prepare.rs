@@ -8,7 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Process, Spec, User};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount, Process, Spec, User,
+};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -90,8 +92,50 @@ pub(super) fn for_libcontainer(spec: &Spec, rootfs: &Path, cgroup: &Cgroup) -> R
         .set_cgroups_path(Some(PathBuf::from(cgroup.path())));
     normalise_propagation(&mut linux)?;
     keep_devices_that_libcontainer_can_make(&mut linux);
+    if joins_pid_namespace(&linux) {
+        let mounts = spec.mounts().iter().flatten();
+        let mounts = mounts
+            .flat_map(|one| spell_out_cgroups(one, cgroup))
+            .collect();
+        spec.set_mounts(Some(mounts));
+    }
     spec.set_linux(Some(linux));
     Ok(spec)
+}
+
+fn joins_pid_namespace(linux: &Linux) -> bool {
+    let mut namespaces = linux.namespaces().iter().flatten();
+    namespaces.any(|one| one.typ() == LinuxNamespaceType::Pid && one.path().is_some())
+}
+
+/// A v1 cgroup mount as a tmpfs and one bind for each controller; others as they
+/// are. In a pid namespace that it joined, libcontainer looks itself up in the
+/// node's /proc under the pid that it has in there, and fails. The executor makes
+/// all of it read-only where that is asked for.
+fn spell_out_cgroups(one: &Mount, cgroup: &Cgroup) -> Vec<Mount> {
+    if one.typ().as_deref() != Some("cgroup") || cgroup.is_v2() {
+        return vec![one.clone()];
+    }
+    let safe = ["nosuid", "nodev", "noexec"].map(str::to_owned);
+    let mut tmpfs = Mount::default();
+    tmpfs
+        .set_destination(one.destination().clone())
+        .set_typ(Some("tmpfs".to_owned()))
+        .set_source(Some(PathBuf::from("tmpfs")))
+        .set_options(Some([&safe[..], &["mode=755".to_owned()]].concat()));
+    let mut all = vec![tmpfs];
+    for (at, dir) in cgroup.mounts() {
+        let Ok(name) = at.strip_prefix("/sys/fs/cgroup") else {
+            continue;
+        };
+        let mut bind = Mount::default();
+        bind.set_destination(one.destination().join(name))
+            .set_typ(Some("bind".to_owned()))
+            .set_source(Some(dir))
+            .set_options(Some([&safe[..], &["bind".to_owned()]].concat()));
+        all.push(bind);
+    }
+    all
 }
 
 /// A process as libcontainer may see it.

@@ -116,6 +116,12 @@ impl Container {
     }
 
     pub(super) fn pids(&mut self, reply: Reply<Vec<(i32, Option<String>)>>) {
+        // Not an empty list: a containerd that has just started takes that for a
+        // shim to clean up, and the exit status would be lost.
+        if self.task.exit().is_some() {
+            let ended = "It has ended and has no processes";
+            return respond(reply, Err(Error::new(ErrorKind::FailedPrecondition, ended)));
+        }
         let group = match self.facts() {
             Ok(facts) => Arc::clone(&facts.group),
             Err(error) => return respond(reply, Err(error)),

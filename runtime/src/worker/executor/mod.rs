@@ -27,7 +27,7 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxSeccomp, Mount, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount, Process, Spec};
 
 use crate::sys;
 
@@ -42,6 +42,8 @@ pub(super) struct Finish {
     seccomp: Option<LinuxSeccomp>,
     /// Only for init; an exec'd process finds the mounts corrected.
     mounts: Vec<Mount>,
+    /// A new network namespace has its `lo` down; runc brings it up.
+    owns_network: bool,
     is_init: bool,
     io_owner: Option<(u32, u32)>,
     verdict: Rc<OwnedFd>,
@@ -72,6 +74,7 @@ impl Finish {
             process,
             seccomp: seccomp_of(spec),
             mounts: spec.mounts().clone().unwrap_or_default(),
+            owns_network: owns_network(spec),
             is_init: true,
             io_owner,
             verdict: Rc::new(verdict),
@@ -89,6 +92,7 @@ impl Finish {
     ) -> Self {
         Self {
             mounts: Vec::new(),
+            owns_network: false,
             is_init: false,
             ..Self::init(id, process, spec, verdict, io_owner)
         }
@@ -97,6 +101,9 @@ impl Finish {
     fn prepare(&self) -> Inside<Ready> {
         if self.is_init {
             inside::correct_mounts(&self.mounts)?;
+        }
+        if self.owns_network {
+            sys::loopback_up().map_err(|e| format!("cannot bring up the interface lo: {e}"))?;
         }
         inside::close_strays(self.verdict.as_raw_fd());
         inside::join_keyring(&self.id, self.is_init)?;
@@ -176,6 +183,18 @@ impl Finish {
 
 fn load(filter: Option<&seccomp::Filter>) -> Inside<()> {
     filter.map_or(Ok(()), seccomp::Filter::load)
+}
+
+fn owns_network(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|one| {
+        let own = one
+            .path()
+            .as_ref()
+            .is_none_or(|path| path.as_os_str().is_empty());
+        one.typ() == LinuxNamespaceType::Network && own
+    })
 }
 
 fn seccomp_of(spec: &Spec) -> Option<LinuxSeccomp> {
