@@ -28,7 +28,6 @@ impl Leftovers {
         for dir in [
             "/run/netns",
             "/run/reprise/k8s.io",
-            "/run/reprise/criu",
             "/run/containerd/s",
             "/run/containerd/fifo",
             "/run/containerd/io.containerd.runtime.v2.task/k8s.io",

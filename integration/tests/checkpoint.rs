@@ -64,12 +64,7 @@ fn checkpointctl_reads_the_archive() -> Result<()> {
     let all = node
         .run("checkpointctl", ["inspect", "--all", &archive])?
         .ok()?;
-    for part in [
-        "Process tree",
-        "/bin/sh",
-        "CRIU dump statistics",
-        "Overview of mounts",
-    ] {
+    for part in ["Process tree", "CRIU dump statistics", "Overview of mounts"] {
         assert!(all.contains(part), "{part} in {all}");
     }
     Ok(())

@@ -61,6 +61,8 @@ pub enum Why {
     UserNamespace,
     /// Its rootfs has no layers that other containers share.
     NoSharedLayers,
+    /// Its writable layer was given files before it was created.
+    FilledLayer,
     /// CRIU cannot be used; the text says what to do.
     NoCriu(String),
     /// The config file cannot be read; the text says what to do.
@@ -107,6 +109,7 @@ impl Why {
             Self::HostPidNamespace => "host_pid_namespace",
             Self::UserNamespace => "user_namespace",
             Self::NoSharedLayers => "no_shared_layers",
+            Self::FilledLayer => "filled_layer",
             Self::NoCriu(_) => "no_criu",
             Self::ConfigUnreadable(_) => "config_unreadable",
             Self::Unusable(_) => "unusable_checkpoint",
@@ -138,6 +141,9 @@ impl fmt::Display for Why {
             Self::NoSharedLayers => f.write_str(
                 "its snapshotter gives it no shared layers, so nothing says which image it is; \
                  use the overlayfs snapshotter",
+            ),
+            Self::FilledLayer => f.write_str(
+                "its writable layer holds files already, which a checkpoint does not know",
             ),
             Self::NoCriu(why) | Self::ConfigUnreadable(why) => f.write_str(why),
             Self::Unusable(why) => write!(f, "the matching checkpoint cannot be used: {why}"),
@@ -176,6 +182,8 @@ pub struct Known<'a> {
     pub policy: RestorePolicy,
     /// Whether there is a subject: the rootfs has shared layers.
     pub has_subject: bool,
+    /// Whether its writable layer is empty, as it is when it comes from an image.
+    pub is_fresh: bool,
 }
 
 /// The whole decision. `find` is called only when the spec and the settings allow
@@ -224,7 +232,10 @@ pub fn before_lookup(known: &Known<'_>) -> Option<Why> {
     if namespace(known.spec, LinuxNamespaceType::User) != Namespace::Host {
         return Some(Why::UserNamespace);
     }
-    (!known.has_subject).then_some(Why::NoSharedLayers)
+    if !known.has_subject {
+        return Some(Why::NoSharedLayers);
+    }
+    (!known.is_fresh).then_some(Why::FilledLayer)
 }
 
 /// Reasons that a checkpoint gives on this node.

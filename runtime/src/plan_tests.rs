@@ -77,6 +77,7 @@ fn each_reason_of_the_spec_is_told() {
             config,
             policy,
             has_subject,
+            is_fresh: true,
         })
     };
     use RestorePolicy::{Auto, Never};
@@ -171,7 +172,7 @@ proptest! {
     ) {
         let mut config = Config::default();
         config.restore.enabled = enabled;
-        let known = Known { spec: &spec, config: Ok(&config), policy, has_subject };
+        let known = Known { spec: &spec, config: Ok(&config), policy, has_subject, is_fresh: true };
         let asked = std::cell::Cell::new(false);
         let plan = decide(
             &known,

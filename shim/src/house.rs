@@ -15,7 +15,7 @@ use reprise_runtime::plan::{self, Known, Plan};
 use reprise_runtime::policy::{CONFIG_PATH, Config, RestorePolicy};
 use reprise_runtime::store::Store;
 use reprise_runtime::worker::{
-    self, Create, CriuConfig, Exec, Prepared, Remove, Restore, Started, Stdio,
+    self, Create, CriuConfig, Exec, Prepared, Remove, Restore, RootfsMount, Started, Stdio,
 };
 use reprise_runtime::{Error, Result};
 
@@ -94,6 +94,7 @@ impl Runtime for House {
             config: self.config.as_ref(),
             policy,
             has_subject: likeness.is_some(),
+            is_fresh: is_fresh(&request.rootfs),
         };
         let find = || match &fingerprint {
             Some(fingerprint) => Store::at(&self.settings().store.path).find(fingerprint),
@@ -163,6 +164,14 @@ impl Runtime for House {
             timeout_ms: u64::from(criu.timeout_seconds) * 1000,
         }
     }
+}
+
+/// Whether nobody put files into the writable layer (`ctr container restore --rw`
+/// does).
+fn is_fresh(rootfs: &[RootfsMount]) -> bool {
+    RootfsMount::upper_dir(rootfs)
+        .and_then(|dir| std::fs::read_dir(dir).ok())
+        .is_none_or(|mut files| files.next().is_none())
 }
 
 fn annotation(spec: &Spec, name: &str) -> Option<String> {

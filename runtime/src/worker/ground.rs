@@ -138,7 +138,10 @@ impl Clock {
 pub(super) fn remove(remove: &Remove) -> Result<()> {
     let paths = Paths::of(&remove.state_root, &remove.id, &remove.bundle)?;
     let mut errors = Vec::new();
-    match prepare::load_spec(&remove.bundle.join("config.json")) {
+    // containerd removes a bundle before it asks us about a dead shim's containers;
+    // what libcontainer was given names the cgroup as well.
+    let of_bundle = prepare::load_spec(&remove.bundle.join("config.json"));
+    match of_bundle.or_else(|e| load_own(&paths).ok_or(e)) {
         Ok((spec, _)) => {
             let existed = paths.private.exists();
             match Cgroup::of(&spec, &remove.id) {
@@ -158,6 +161,10 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
         }
     }
     join(errors)
+}
+
+fn load_own(paths: &Paths) -> Option<(Spec, Vec<String>)> {
+    prepare::load_spec(&paths.private.join("config.json")).ok()
 }
 
 fn clear(paths: &Paths, cgroup: &Cgroup) -> Vec<Error> {

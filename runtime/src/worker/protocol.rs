@@ -82,6 +82,17 @@ pub struct RootfsMount {
     pub options: Vec<String>,
 }
 
+impl RootfsMount {
+    /// The writable layer of a rootfs, when that is an overlay with one.
+    #[must_use]
+    pub fn upper_dir(rootfs: &[Self]) -> Option<PathBuf> {
+        let overlay = rootfs.iter().find(|mount| mount.typ == "overlay")?;
+        let mut options = overlay.options.iter();
+        let upper = options.find_map(|option| option.strip_prefix("upperdir="))?;
+        Some(PathBuf::from(upper))
+    }
+}
+
 /// Where CRIU is and how it is driven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CriuConfig {

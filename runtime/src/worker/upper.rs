@@ -19,12 +19,7 @@ pub(super) struct Upper {
 impl Upper {
     /// The upper directory of the rootfs; `None` when it is not an overlay.
     pub(super) fn of(mounts: &[RootfsMount]) -> Option<Self> {
-        let overlay = mounts.iter().find(|mount| mount.typ == "overlay")?;
-        let dir = overlay
-            .options
-            .iter()
-            .find_map(|option| option.strip_prefix("upperdir="))?;
-        let dir = PathBuf::from(dir);
+        let dir = RootfsMount::upper_dir(mounts)?;
         let mut before = BTreeSet::new();
         visit(&dir, &mut |path| {
             before.insert(path.to_owned());

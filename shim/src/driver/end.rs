@@ -27,6 +27,12 @@ const NEVER_STARTED: u32 = 128 + 9;
 
 impl Container {
     pub(super) fn init_exited(&mut self, exit: Exit) {
+        if matches!(self.task, Task::Checkpointing { .. }) {
+            // Told once the checkpoint is answered for: containerd hangs up on a
+            // container that has ended (`checkpoint --exit`).
+            self.ended_in_checkpoint = Some(exit);
+            return;
+        }
         if matches!(self.task, Task::Created { .. }) {
             // The worker that holds it goes; dropping it may wait.
             if let Ok(held) = self.task.start() {

@@ -217,6 +217,8 @@ struct Container {
     facts: Option<Facts>,
     copying: Option<Copying>,
     ending: Option<Ending>,
+    /// Its exit, while a checkpoint is still being answered for.
+    ended_in_checkpoint: Option<Exit>,
     execs: BTreeMap<String, ExecProcess>,
     waiting: Vec<Reply<Exit>>,
     /// Deletes that came while it was being made.
@@ -248,6 +250,7 @@ pub(crate) fn create(
         facts: None,
         copying: None,
         ending: None,
+        ended_in_checkpoint: None,
         execs: BTreeMap::new(),
         waiting: Vec::new(),
         deletes: Vec::new(),
@@ -322,6 +325,9 @@ impl Container {
             Done::Checkpointed(result, reply) => {
                 self.task.checkpointed();
                 respond(reply, result);
+                if let Some(exit) = self.ended_in_checkpoint.take() {
+                    self.init_exited(exit);
+                }
             }
             Done::Removed(result, reply) => return self.removed(result, reply),
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
 use reprise_runtime::cgroup::Stats;
+use reprise_runtime::worker::RootfsMount;
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::{CheckpointRequest, Container, Done, Reply, View, blocking, respond};
@@ -248,7 +249,7 @@ impl Container {
             pid,
             bundle: self.request.bundle.clone(),
             state_root: self.context.state_root.clone(),
-            upper: upper_of(&self.request.rootfs),
+            upper: RootfsMount::upper_dir(&self.request.rootfs),
             layers: facts.layers,
             record: facts.record,
         };
@@ -271,16 +272,6 @@ impl Container {
             Done::Checkpointed(result.map(|_dumped| ()), reply)
         });
     }
-}
-
-/// The writable layer, when the rootfs is an overlay.
-fn upper_of(rootfs: &[reprise_runtime::worker::RootfsMount]) -> Option<std::path::PathBuf> {
-    let overlay = rootfs.iter().find(|mount| mount.typ == "overlay")?;
-    let upper = overlay
-        .options
-        .iter()
-        .find_map(|option| option.strip_prefix("upperdir="))?;
-    Some(upper.into())
 }
 
 fn signal_all(group: &dyn Group, signal: i32) -> Result<()> {
