@@ -26,6 +26,16 @@ pub struct Checkpoint {
     pub image: String,
     /// How big it is.
     pub bytes: u64,
+    /// How long its container stood still.
+    pub frozen_ms: f64,
+}
+
+impl Checkpoint {
+    /// How long its container stood still.
+    #[must_use]
+    pub fn stood_still(&self) -> Duration {
+        Duration::from_secs_f64(self.frozen_ms / 1000.0)
+    }
 }
 
 /// How a container was started.
