@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The oldest CRIU that is driven, as `major * 10000 + minor * 100 + sublevel`.
 pub const CRIU_MIN: u32 = 40_100;
+
+/// Where the version of the node's CRIU is noted; gone with the boot.
+const NOTED_VERSION: &str = "/run/reprise/criu-version";
 
 /// What this node offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +29,8 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Reads them. Runs `criu --version` (3 ms): ask when a checkpoint was found,
-    /// not before.
+    /// Reads them. May run `criu --version` (5 ms, more on a busy node): ask when a
+    /// checkpoint was found, not before.
     #[must_use]
     pub fn gather(criu: &Path) -> Self {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -35,7 +39,7 @@ impl NodeFacts {
             arch: std::env::consts::ARCH.to_owned(),
             cpu_features: cpu_features(&cpuinfo),
             kernel: kernel.trim().to_owned(),
-            criu: criu_version(criu),
+            criu: remembered_version(criu, Path::new(NOTED_VERSION)),
         }
     }
 
@@ -54,6 +58,51 @@ impl NodeFacts {
         }
         facts
     }
+}
+
+/// [`criu_version`], asked once for all shims of the node: what the executable
+/// said is noted with what tells that it is still the same file.
+fn remembered_version(criu: &Path, note: &Path) -> Result<u32, String> {
+    let Some(identity) = identity(criu) else {
+        return criu_version(criu);
+    };
+    let noted = std::fs::read_to_string(note).unwrap_or_default();
+    if let Some((version, noted)) = noted.split_once(' ')
+        && noted == identity
+        && let Ok(version) = version.parse()
+    {
+        return Ok(version);
+    }
+    let version = criu_version(criu)?;
+    let aside = note.with_extension(std::process::id().to_string());
+    let written = std::fs::write(&aside, format!("{version} {identity}"))
+        .and_then(|()| std::fs::rename(&aside, note));
+    if written.is_err() {
+        // The next one asks again.
+        std::fs::remove_file(&aside).ok();
+    }
+    Ok(version)
+}
+
+/// Path, file and time of its last change of the executable, which a bare name is
+/// looked up for on PATH.
+fn identity(criu: &Path) -> Option<String> {
+    let (path, about) = if criu.components().count() > 1 {
+        (criu.to_owned(), std::fs::metadata(criu).ok()?)
+    } else {
+        std::env::split_paths(&std::env::var_os("PATH")?)
+            .map(|dir| dir.join(criu))
+            .find_map(|path| Some((path.clone(), std::fs::metadata(path).ok()?)))?
+    };
+    Some(format!(
+        "{}:{}:{}:{}.{}:{}",
+        about.dev(),
+        about.ino(),
+        about.size(),
+        about.ctime(),
+        about.ctime_nsec(),
+        path.display(),
+    ))
 }
 
 /// Features that all CPUs have.
@@ -158,6 +207,28 @@ mod tests {
 
     /// Writes from another process: a descriptor for writing that a neighbouring
     /// test's fork has inherited would make the script "busy" for a moment.
+    #[test]
+    fn a_version_is_asked_for_until_the_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (criu, note) = (dir.path().join("criu"), dir.path().join("note"));
+        let asked = dir.path().join("asked");
+        let script = |version: &str| {
+            format!(
+                "#!/bin/sh\necho >> {}\necho Version: {version}\n",
+                asked.display()
+            )
+        };
+        write_script(&criu, &script("4.2"));
+        for _ in 0..3 {
+            assert_eq!(remembered_version(&criu, &note), Ok(40_200));
+        }
+        assert_eq!(std::fs::read(&asked).unwrap().len(), 1);
+        write_script(&criu, &script("4.3"));
+        assert_eq!(remembered_version(&criu, &note), Ok(40_300));
+        write_script(&criu, &script("3.17"));
+        assert!(remembered_version(&criu, &note).is_err());
+    }
+
     fn write_script(path: &Path, text: &str) {
         let status = Command::new("sh")
             .args(["-c", "printf %s \"$1\" > \"$0\""])
@@ -166,6 +237,7 @@ mod tests {
             .status()
             .unwrap();
         assert!(status.success());
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     #[test]

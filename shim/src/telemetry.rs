@@ -75,6 +75,13 @@ pub(crate) fn log_prepared(container: &str, restored: bool, began: Instant, timi
     );
 }
 
+/// A container runs: the time from Create, containerd's own between the two calls
+/// included.
+pub(crate) fn log_started(container: &str, since: Instant) {
+    let create_to_start_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    log::debug!(container, create_to_start_us; "container started");
+}
+
 /// A checkpoint was taken.
 pub(crate) fn log_checkpoint(container: &str, dumped: &Dumped) {
     log::info!(

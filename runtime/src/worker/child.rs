@@ -18,8 +18,9 @@ pub(super) trait Held {
     fn take_console(&mut self) -> Option<OwnedFd>;
     /// How long each step took.
     fn timings(&self) -> Vec<Timing>;
-    /// Lets it go. On an error it is dead and nothing is left of it.
-    fn start(self: Box<Self>) -> Result<()>;
+    /// Lets it go. On an error it is dead and nothing is left of it. What can wait
+    /// for the parent's answer is done when it is dropped.
+    fn start(&mut self) -> Result<()>;
     /// Kills it and undoes all that was made.
     fn abort(self: Box<Self>);
 }
@@ -129,11 +130,13 @@ fn hold(socket: BorrowedFd<'_>, mut held: Box<dyn Held>) -> Result<()> {
     drop(console);
     match wait_for_start(socket, held.pid()) {
         Ok(Next::Start) => {
-            let reply = match held.start() {
-                Ok(()) => Reply::Done,
-                Err(e) => Reply::Failed(e),
-            };
-            answer(socket, &reply, None)
+            let started = held.start();
+            if let Err(e) = started {
+                // Nothing is left of it when the parent hears of it.
+                drop(held);
+                return answer(socket, &Reply::Failed(e), None);
+            }
+            answer(socket, &Reply::Done, None)
         }
         // Nobody but the parent may reap init (see container.rs), and it can only
         // once we are gone: so go. What is left is removed on Delete.

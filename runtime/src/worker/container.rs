@@ -70,6 +70,8 @@ fn build(
     prepare::fit_rootfs(&ground.paths.rootfs, &ground.spec)?;
     prepare::write_bundle(&ground.paths.private, &spec)?;
     clock.step("prepare_spec");
+    ground.cgroup.create()?;
+    clock.step("cgroup_create");
     let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
     let finish = Finish::init(
         &create.id,
@@ -164,7 +166,7 @@ impl Held for Cold {
         self.ground.timings.clone()
     }
 
-    fn start(self: Box<Self>) -> Result<()> {
+    fn start(&mut self) -> Result<()> {
         let mark = trace::mark();
         let started = Container::load(self.ground.paths.state.clone())
             .and_then(|mut container| container.start())

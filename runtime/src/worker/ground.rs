@@ -54,7 +54,9 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Loads the spec, makes cgroup and private directory, mounts the rootfs.
+    /// Loads the spec, makes the private directory, mounts the rootfs. The cgroup
+    /// is the caller's to make: on v1 it waits for the kernel (`cgroup::prewarm`),
+    /// and much can be done meanwhile.
     pub(super) fn lay(create: &Create) -> Result<Self> {
         let mut clock = Clock::new();
         let (spec, warnings) = prepare::load_spec(&create.bundle.join("config.json"))?;
@@ -92,8 +94,6 @@ impl Ground {
         let layers = create.restore.as_ref().map_or(&[][..], |r| &r.layers);
         mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers)?;
         clock.step("mount_rootfs");
-        self.cgroup.create()?;
-        clock.step("cgroup_create");
         Ok(())
     }
 

@@ -130,6 +130,8 @@ impl Restored {
         )?;
         self.clock.step("stage");
         self.fill_shared_memory(images)?;
+        self.ground.cgroup.create()?;
+        self.clock.step("cgroup_create");
         let (early, _) = split(self.resources());
         self.ground.cgroup.apply(early.as_ref())?;
         self.clock.step("cgroup_apply");
@@ -292,10 +294,6 @@ impl Restored {
             criu.answer(true)?;
         }
         self.started = true;
-        if let Some(criu) = self.criu.take() {
-            criu.finish();
-        }
-        self.work.remove();
         Ok(())
     }
 }
@@ -313,7 +311,7 @@ impl Held for Restored {
         [&self.ground.timings[..], &self.clock.steps].concat()
     }
 
-    fn start(mut self: Box<Self>) -> Result<()> {
+    fn start(&mut self) -> Result<()> {
         self.resume()
     }
 
@@ -325,7 +323,10 @@ impl Held for Restored {
 impl Drop for Restored {
     fn drop(&mut self) {
         if self.started {
-            return;
+            if let Some(criu) = self.criu.take() {
+                criu.finish();
+            }
+            return self.work.remove();
         }
         abort::kill(self.init, &self.ground.cgroup, self.criu.as_mut());
         self.stage = None;

@@ -207,6 +207,7 @@ impl Container {
     }
 
     fn tell_start(&self, reply: Reply<i32>) {
+        telemetry::log_started(&self.request.id, self.since);
         let pid = self.task.pid();
         self.tell(Event::Start { id: self.id(), pid });
         respond(reply, Ok(pid));

@@ -15,6 +15,7 @@ mod operate;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use oci_spec::runtime::{LinuxResources, Process};
 use reprise_runtime::cgroup::Stats;
@@ -225,6 +226,8 @@ struct Container {
     deletes: Vec<Reply<(i32, Exit)>>,
     oom: Option<JoinHandle<()>>,
     oom_told: Arc<std::sync::atomic::AtomicU64>,
+    /// When Create came in.
+    since: Instant,
     me: mpsc::WeakUnboundedSender<Message>,
 }
 
@@ -256,6 +259,7 @@ pub(crate) fn create(
         deletes: Vec::new(),
         oom: None,
         oom_told: Arc::default(),
+        since: Instant::now(),
         me: send.downgrade(),
     };
     let handle = Handle(send);
