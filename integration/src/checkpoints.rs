@@ -111,6 +111,24 @@ impl Container<'_> {
         })
     }
 
+    /// How long it took from the shim's Create to Start's answer, as the shim has
+    /// logged it at debug level.
+    ///
+    /// # Errors
+    /// When there is no such log line.
+    pub fn create_to_start(&self) -> Result<Duration> {
+        wait_for("the shim's time in the log", SOON, || {
+            for line in self.node().log()?.lines() {
+                if line.contains("create_to_start_us") && line.contains(self.id()) {
+                    let us = fields_of(line).remove("create_to_start_us");
+                    let us = us.context("a time")?.parse()?;
+                    return Ok(Some(Duration::from_micros(us)));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// Why it was started cold.
     ///
     /// # Errors

@@ -253,6 +253,16 @@ impl Lines {
             .expect("the container says nothing")
     }
 
+    /// Whether there is a next line; not when the program has ended. One that
+    /// stands still is an error.
+    fn go_on(&self) -> bool {
+        match self.0.recv_timeout(Duration::from_secs(5)) {
+            Ok(_) => true,
+            Err(mpsc::RecvTimeoutError::Disconnected) => false,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("the container stands still"),
+        }
+    }
+
     fn next_count(&self) -> (u32, String) {
         let line = self.next();
         let (number, host) = line.split_once(' ').unwrap_or((&line, ""));
@@ -545,8 +555,10 @@ fn processes_of_an_exec_are_left_alone() {
     let (started, _out) = case.try_exec(process);
     let exec = started.unwrap().pid;
     let checkpoint = Checkpoint::of(&mut case, output.pid);
-    let state = fs::read_to_string(format!("/proc/{exec}/status")).unwrap();
-    assert!(state.contains("State:\tS"), "{state}");
+    support::eventually(|| {
+        let state = fs::read_to_string(format!("/proc/{exec}/status")).unwrap();
+        state.contains("State:\tS")
+    });
     let mut copy = pod.case(&["sh", "-c", COUNT]);
     let (pid, lines) = restore(&mut copy, &checkpoint);
     lines.next();
@@ -795,7 +807,11 @@ fn criu_killed_while_dumping() {
             assert!(!checkpoint.layer().exists());
         }
         lines.drain();
-        lines.next();
+        if !lines.go_on() {
+            // Hit while CRIU sat in the program itself; docs/operations.md says so.
+            println!("  after {ms} ms: the program ended with it");
+            return;
+        }
     }
     finish(output.pid);
 }
