@@ -61,6 +61,10 @@ pub enum Why {
     UserNamespace,
     /// Its rootfs has no layers that other containers share.
     NoSharedLayers,
+    /// It sets sysctls, which CRIU would not.
+    Sysctls,
+    /// It has hooks, which would find another kind of container.
+    Hooks,
     /// Its writable layer was given files before it was created.
     FilledLayer,
     /// CRIU cannot be used; the text says what to do.
@@ -109,6 +113,8 @@ impl Why {
             Self::HostPidNamespace => "host_pid_namespace",
             Self::UserNamespace => "user_namespace",
             Self::NoSharedLayers => "no_shared_layers",
+            Self::Sysctls => "sysctls",
+            Self::Hooks => "hooks",
             Self::FilledLayer => "filled_layer",
             Self::NoCriu(_) => "no_criu",
             Self::ConfigUnreadable(_) => "config_unreadable",
@@ -142,6 +148,8 @@ impl fmt::Display for Why {
                 "its snapshotter gives it no shared layers, so nothing says which image it is; \
                  use the overlayfs snapshotter",
             ),
+            Self::Sysctls => f.write_str("it sets sysctls, which cannot be restored yet"),
+            Self::Hooks => f.write_str("it has hooks, which cannot be run at a restore yet"),
             Self::FilledLayer => f.write_str(
                 "its writable layer holds files already, which a checkpoint does not know",
             ),
@@ -231,6 +239,12 @@ pub fn before_lookup(known: &Known<'_>) -> Option<Why> {
     }
     if namespace(known.spec, LinuxNamespaceType::User) != Namespace::Host {
         return Some(Why::UserNamespace);
+    }
+    if has_sysctls(known.spec) {
+        return Some(Why::Sysctls);
+    }
+    if has_hooks(known.spec) {
+        return Some(Why::Hooks);
     }
     if !known.has_subject {
         return Some(Why::NoSharedLayers);
@@ -337,6 +351,33 @@ fn namespace(spec: &Spec, typ: LinuxNamespaceType) -> Namespace {
         Some(None) => Namespace::Own,
         Some(Some(_)) => Namespace::Joined,
     }
+}
+
+/// Whether the spec sets sysctls.
+#[must_use]
+pub(crate) fn has_sysctls(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
+    sysctls.is_some_and(|all| !all.is_empty())
+}
+
+/// Whether the spec has hooks of any kind.
+#[must_use]
+pub(crate) fn has_hooks(spec: &Spec) -> bool {
+    let Some(hooks) = spec.hooks() else {
+        return false;
+    };
+    #[allow(deprecated, reason = "prestart hooks are deprecated and in use")]
+    let lists = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    let is_filled = |list: &&Option<Vec<_>>| list.as_ref().is_some_and(|all| !all.is_empty());
+    lists.iter().any(is_filled)
 }
 
 /// The spec's memory limit in bytes, if it sets one.

@@ -104,6 +104,39 @@ fn each_reason_of_the_spec_is_told() {
     }))
     .unwrap();
     assert_eq!(why(&user, Ok(&on), Auto, true), Some(Why::UserNamespace));
+    let with = |what: serde_json::Value| -> Spec {
+        let mut value = json!({"ociVersion": "1.1.0", "linux": {"namespaces": [{"type": "pid"}]}});
+        for (name, part) in what.as_object().unwrap() {
+            match part.as_object().filter(|_| name == "linux") {
+                Some(part) => value["linux"].as_object_mut().unwrap().extend(part.clone()),
+                None => value[name] = part.clone(),
+            }
+        }
+        serde_json::from_value(value).unwrap()
+    };
+    let sysctls = with(json!({"linux": {"sysctl": {"net.core.somaxconn": "9"}}}));
+    assert_eq!(why(&sysctls, Ok(&on), Auto, true), Some(Why::Sysctls));
+    for kind in ["prestart", "createRuntime", "startContainer", "poststop"] {
+        let hooks = with(json!({"hooks": {kind: [{"path": "/bin/true"}]}}));
+        assert_eq!(why(&hooks, Ok(&on), Auto, true), Some(Why::Hooks), "{kind}");
+    }
+    assert_eq!(
+        why(
+            &with(json!({"hooks": {"prestart": []}})),
+            Ok(&on),
+            Auto,
+            true
+        ),
+        None
+    );
+    let filled = Known {
+        spec: &own,
+        config: Ok(&on),
+        policy: Auto,
+        has_subject: true,
+        is_fresh: false,
+    };
+    assert_eq!(before_lookup(&filled), Some(Why::FilledLayer));
     assert!(checkpointable(&own).is_ok());
     for (bad, mend) in [
         (&joined, "shareProcessNamespace: false"),

@@ -154,7 +154,7 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.0.wait().ok();
     }
 }
 

@@ -177,7 +177,10 @@ fn clear(paths: &Paths, cgroup: &Cgroup) -> Vec<Error> {
 
 fn clear_files(paths: &Paths) -> Vec<Error> {
     let mut errors = Vec::new();
-    errors.extend(mounts::unmount_below(&paths.rootfs).err());
+    match mounts::unmount_below(&paths.rootfs) {
+        Ok(()) => remove_abandoned(&paths.rootfs),
+        Err(e) => errors.push(e),
+    }
     // A restore's stage, if its worker was killed.
     errors.extend(mounts::unmount_below(&paths.private).err());
     for dir in [&paths.state, &paths.private] {
@@ -192,6 +195,20 @@ fn clear_files(paths: &Paths) -> Vec<Error> {
         }
     }
     errors
+}
+
+/// containerd may have removed a bundle while a worker whose shim had died still
+/// mounted things in it; the empty directories are nobody's then.
+fn remove_abandoned(rootfs: &Path) {
+    let Some(bundle) = rootfs.parent() else {
+        return;
+    };
+    if rootfs.ends_with("rootfs") && !bundle.join("config.json").exists() {
+        // Anything in them, and they stay.
+        for dir in [rootfs, bundle] {
+            std::fs::remove_dir(dir).ok();
+        }
+    }
 }
 
 fn join(mut errors: Vec<Error>) -> Result<()> {

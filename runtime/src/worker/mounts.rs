@@ -28,7 +28,13 @@ pub(super) fn mount_rootfs(
     if mounts.is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(rootfs).doing(format!("cannot make {}", rootfs.display()))?;
+    // Its bundle is containerd's to make; gone, it has given the container up.
+    match std::fs::create_dir(rootfs) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(e).doing(format!("cannot make {}", rootfs.display()));
+        }
+        _ => {}
+    }
     for (i, one) in mounts.iter().enumerate() {
         let layers = if i == 0 { layers } else { &[] };
         if let Err(e) = mount_one(rootfs, one, layers) {

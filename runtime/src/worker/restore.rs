@@ -31,6 +31,7 @@ use super::verify;
 use super::workdir::WorkDir;
 use super::{abort, copy};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::plan;
 use crate::sys::BeforeExec;
 
 /// A container under restore, and then a restored one that stands still. Dropped
@@ -436,16 +437,13 @@ fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()
         own_pids |= namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none();
         users |= namespace.typ() == LinuxNamespaceType::User;
     }
-    let sysctls = linux
-        .and_then(|l| l.sysctl().as_ref())
-        .is_some_and(|all| !all.is_empty());
     let why = if !own_pids {
         "shares its pid namespace, where the pids of the checkpoint may be taken"
     } else if users {
         "has a user namespace"
-    } else if sysctls {
+    } else if plan::has_sysctls(spec) {
         "sets sysctls"
-    } else if spec.hooks().as_ref().is_some_and(has_hooks) {
+    } else if plan::has_hooks(spec) {
         "has hooks"
     } else if record.terminal != create.terminal {
         "has a terminal where the checkpoint has none, or the other way round"
@@ -454,21 +452,6 @@ fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()
     };
     let message = format!("Container {} cannot be restored: it {why}", create.id);
     Err(Error::new(ErrorKind::FailedPrecondition, message))
-}
-
-fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
-    #[allow(deprecated, reason = "prestart hooks are deprecated and in use")]
-    let lists = [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ];
-    lists
-        .iter()
-        .any(|list| list.as_ref().is_some_and(|hooks| !hooks.is_empty()))
 }
 
 /// The image has the old pod's. Lowering it may be forbidden, and is no reason to

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::protocol::CriuConfig;
 use crate::error::{Doing, Error, Result};
 
-/// More failures of one container than anybody wants to look into.
+/// As many failures are kept for somebody to look into, of all containers.
+const KEPT: usize = 100;
+/// No container has more directories at one time.
 const MOST: u32 = 10_000;
 
 /// A work directory.
@@ -26,6 +28,7 @@ impl WorkDir {
     ) -> Result<Self> {
         let root = &config.work_root;
         std::fs::create_dir_all(root).doing(format!("Cannot make {}", root.display()))?;
+        forget_the_oldest(root);
         for n in 0..MOST {
             let path = root.join(format!("{namespace}-{id}-{operation}-{n}"));
             match std::fs::create_dir(&path) {
@@ -65,5 +68,51 @@ impl WorkDir {
             // A leftover log does no harm.
             std::fs::remove_dir_all(&self.path).ok();
         }
+    }
+}
+
+/// Those at work are the newest ones, so they stay.
+fn forget_the_oldest(root: &Path) {
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return;
+    };
+    let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    if all.len() <= KEPT {
+        return;
+    }
+    let age = |dir: &PathBuf| {
+        std::fs::metadata(dir)
+            .and_then(|about| about.modified())
+            .ok()
+    };
+    all.sort_by_cached_key(age);
+    for old in &all[..all.len() - KEPT] {
+        // Another worker may have been faster.
+        std::fs::remove_dir_all(old).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_failures_are_forgotten_and_new_ones_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let config = CriuConfig {
+            path: PathBuf::from("criu"),
+            work_root: root.path().to_owned(),
+            timeout_ms: 1,
+        };
+        let make = || WorkDir::make(&config, "ns", "c", "dump").unwrap();
+        let of_first = make().path().join("criu.log");
+        std::fs::write(&of_first, "").unwrap();
+        for _ in 0..KEPT + 5 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            make();
+        }
+        let last = make();
+        assert!(!of_first.exists() && last.path().exists());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), KEPT + 1);
     }
 }
