@@ -17,7 +17,6 @@
 )]
 mod support;
 
-use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -31,46 +30,10 @@ use serde_json::json;
 use support::{Case, exit_code, no_mkdir, text};
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|arg| arg == "worker") {
-        return ExitCode::from(reprise_runtime::worker::run_child());
-    }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("these tests make containers and need root");
-        return ExitCode::FAILURE;
-    }
-    // As the shim: orphans, and so containers, become our children.
-    nix::sys::prctl::set_child_subreaper(true).unwrap();
-    let filter = args.iter().find(|arg| !arg.starts_with('-'));
-    let mut failed = 0;
-    for (name, test) in TESTS {
-        if filter.is_some_and(|wanted| !name.contains(wanted.as_str())) {
-            continue;
-        }
-        let begin = Instant::now();
-        let ok = catch_unwind(test).is_ok();
-        let word = if ok { "ok" } else { "FAILED" };
-        println!(
-            "test {name} ... {word} ({} ms)",
-            begin.elapsed().as_millis()
-        );
-        failed += i32::from(!ok);
-    }
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    support::main(TESTS)
 }
 
-/// Lists the tests beside what makes them findable by name.
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        const TESTS: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
-    };
-}
-
-tests![
+support::tests![
     exit_codes_are_exact,
     a_signal_ends_it,
     killed_before_start,

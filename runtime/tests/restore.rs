@@ -21,7 +21,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::sync::mpsc;
@@ -39,44 +38,10 @@ use serde_json::json;
 use support::{Case, exit_code};
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|arg| arg == "worker") {
-        return ExitCode::from(reprise_runtime::worker::run_child());
-    }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("these tests make containers and need root");
-        return ExitCode::FAILURE;
-    }
-    nix::sys::prctl::set_child_subreaper(true).unwrap();
-    let filter = args.iter().find(|arg| !arg.starts_with('-'));
-    let mut failed = 0;
-    for (name, test) in TESTS {
-        if filter.is_some_and(|wanted| !name.contains(wanted.as_str())) {
-            continue;
-        }
-        let begin = Instant::now();
-        let ok = catch_unwind(test).is_ok();
-        let word = if ok { "ok" } else { "FAILED" };
-        println!(
-            "test {name} ... {word} ({} ms)",
-            begin.elapsed().as_millis()
-        );
-        failed += i32::from(!ok);
-    }
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    support::main(TESTS)
 }
 
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        const TESTS: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
-    };
-}
-
-tests![
+support::tests![
     it_goes_on_in_another_pod,
     restored_again,
     a_paused_container_stays_paused,

@@ -6,10 +6,12 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use libtest_mimic::{Arguments, Trial};
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::pipe2;
@@ -17,6 +19,40 @@ use reprise_runtime::worker::{
     Create, CriuConfig, Exec, Prepared, Remove, RootfsMount, Started, Stdio, Worker,
 };
 use serde_json::{Value, json};
+
+/// Lists the tests beside what makes them findable by name.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        const TESTS: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
+    };
+}
+pub(crate) use tests;
+
+/// What cargo runs, and what the worker processes of the tests run.
+pub fn main(tests: &[(&'static str, fn())]) -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|arg| arg == "worker") {
+        return ExitCode::from(reprise_runtime::worker::run_child());
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("these tests make containers and need root");
+        return ExitCode::FAILURE;
+    }
+    // As the shim: orphans, and so containers, become our children.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let mut options = Arguments::from_args();
+    // Each reaps what is there.
+    options.test_threads = Some(1);
+    let run = |test: fn()| {
+        move || {
+            test();
+            Ok(())
+        }
+    };
+    let trials = tests
+        .iter()
+        .map(|(name, test)| Trial::test(*name, run(*test)));
+    libtest_mimic::run(&options, trials.collect()).exit_code()
+}
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
