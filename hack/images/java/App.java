@@ -4,6 +4,7 @@ import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.net.InetAddress;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -37,13 +38,14 @@ import org.apache.lucene.store.ByteBuffersDirectory;
 /**
  * A shop's catalogue: Tomcat in front, Lucene behind, everything in memory.
  *
- * <p>At the start it makes its products, indexes them in full text, runs the searches
- * that customers make most, and only then opens its port: the class loading, indexing
+ * <p>At the start it makes its products, indexes them in full text, renders a page for
+ * each and keeps it in memory (100 MB in all), runs the searches that customers make most, and only then opens its port: the class loading, indexing
  * and compiling that a checkpoint saves a start from doing.
  *
  * <ul>
  *   <li>{@code GET /} who answers: hostname, pid, boot id, requests so far, memory
  *   <li>{@code GET /search?q=...} the products that match
+ *   <li>{@code GET /product?sku=...} a product's page
  *   <li>{@code GET /stream} a slow answer in chunks (chunks=, interval= in seconds)
  * </ul>
  */
@@ -61,7 +63,11 @@ public final class App {
             + "cooking travelling children workers builders sleeping reading writing cycling sailing")
             .split(" ");
 
+    /** How many other products a page shows. */
+    private static final int RELATED = 50;
+
     private final Map<String, Product> products = new HashMap<>();
+    private final Map<String, byte[]> pages = new HashMap<>();
     private final IndexSearcher searcher;
 
     record Product(String sku, String name, String text, int cents) {}
@@ -74,6 +80,7 @@ public final class App {
             for (int i = 0; i < PRODUCTS; i++) {
                 var product = new Product("sku-" + i, phrase(random, 3), phrase(random, 30), 99 + random.nextInt(99_900));
                 products.put(product.sku(), product);
+                pages.put(product.sku(), page(product, i));
                 writer.addDocument(document(product));
             }
             writer.forceMerge(1);
@@ -97,6 +104,17 @@ public final class App {
             }
         }
         return text.toString();
+    }
+
+    /** The page of product {@code number}, with those that came before it. */
+    private byte[] page(Product product, int number) {
+        var html = new StringBuilder("<h1>" + product.name() + "</h1><p>" + product.text() + "</p><ul>");
+        for (int i = number - 1; i >= Math.max(0, number - RELATED); i--) {
+            var other = products.get("sku-" + i);
+            html.append("<li><a href=\"/product?sku=").append(other.sku()).append("\">")
+                    .append(other.name()).append("</a> ").append(other.cents()).append("</li>");
+        }
+        return html.append("</ul>").toString().getBytes(StandardCharsets.UTF_8);
     }
 
     private static Document document(Product product) {
@@ -155,6 +173,7 @@ public final class App {
                         "{\"app\":\"java\",\"hostname\":\"%s\",\"pid\":%d,\"boot_id\":\"%s\",\"requests\":%d,\"rss_bytes\":%d,\"documents\":%d}%n",
                         hostname(), ProcessHandle.current().pid(), BOOT_ID, count, residentBytes(), PRODUCTS);
                 case "/search" -> found(request.getParameter("q"), response.getWriter());
+                case "/product" -> product(request.getParameter("sku"), response);
                 case "/stream" -> stream(request, response);
                 default -> response.sendError(HttpServletResponse.SC_NOT_FOUND);
             }
@@ -169,6 +188,16 @@ public final class App {
                 separator = ",";
             }
             out.println("]}");
+        }
+
+        private void product(String sku, HttpServletResponse response) throws IOException {
+            var page = app.pages.get(sku);
+            if (page == null) {
+                response.sendError(HttpServletResponse.SC_NOT_FOUND);
+                return;
+            }
+            response.setContentType("text/html; charset=utf-8");
+            response.getOutputStream().write(page);
         }
 
         private void stream(HttpServletRequest request, HttpServletResponse response) throws IOException {
