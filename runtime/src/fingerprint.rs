@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::worker::RootfsMount;
+use crate::rootfs::RootfsMount;
 
 /// The version of the format that this build makes.
 pub const FINGERPRINT_VERSION: u32 = 1;

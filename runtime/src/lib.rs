@@ -18,6 +18,8 @@ pub mod fingerprint;
 pub mod node;
 pub mod plan;
 pub mod policy;
+mod restorable;
+pub mod rootfs;
 pub mod store;
 pub mod sys;
 pub mod worker;

@@ -14,6 +14,7 @@ use crate::checkpoint::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{self, NodeFacts};
 use crate::policy::{Config, RestorePolicy};
+use crate::restorable;
 use crate::store::Stored;
 
 /// How a container starts.
@@ -240,10 +241,10 @@ pub fn before_lookup(known: &Known<'_>) -> Option<Why> {
     if namespace(known.spec, LinuxNamespaceType::User) != Namespace::Host {
         return Some(Why::UserNamespace);
     }
-    if has_sysctls(known.spec) {
+    if restorable::has_sysctls(known.spec) {
         return Some(Why::Sysctls);
     }
-    if has_hooks(known.spec) {
+    if restorable::has_hooks(known.spec) {
         return Some(Why::Hooks);
     }
     if !known.has_subject {
@@ -351,33 +352,6 @@ fn namespace(spec: &Spec, typ: LinuxNamespaceType) -> Namespace {
         Some(None) => Namespace::Own,
         Some(Some(_)) => Namespace::Joined,
     }
-}
-
-/// Whether the spec sets sysctls.
-#[must_use]
-pub(crate) fn has_sysctls(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
-    sysctls.is_some_and(|all| !all.is_empty())
-}
-
-/// Whether the spec has hooks of any kind.
-#[must_use]
-pub(crate) fn has_hooks(spec: &Spec) -> bool {
-    let Some(hooks) = spec.hooks() else {
-        return false;
-    };
-    #[allow(deprecated, reason = "prestart hooks are deprecated and in use")]
-    let lists = [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ];
-    let is_filled = |list: &&Option<Vec<_>>| list.as_ref().is_some_and(|all| !all.is_empty());
-    lists.iter().any(is_filled)
 }
 
 /// The spec's memory limit in bytes, if it sets one.

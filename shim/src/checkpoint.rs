@@ -11,8 +11,8 @@ use reprise_runtime::worker::{DiffCopy, Dump};
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::cri;
-use crate::driver::CheckpointRequest;
 use crate::house::House;
+use crate::request::CheckpointRequest;
 use crate::runtime::{Dumped, Identity, Runtime, Subject};
 use crate::telemetry;
 

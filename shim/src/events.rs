@@ -18,7 +18,7 @@ use containerd_shim::protos::shim::event::Envelope;
 use containerd_shim::protos::shim_async::{Client, EventsClient};
 use containerd_shim::protos::types::mount::Mount;
 use containerd_shim::util::{convert_to_any, timestamp};
-use reprise_runtime::worker::RootfsMount;
+use reprise_runtime::rootfs::RootfsMount;
 use tokio::sync::mpsc;
 
 use crate::reaper::Exit;

@@ -13,14 +13,15 @@ use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
 use reprise_runtime::node::NodeFacts;
 use reprise_runtime::plan::{self, Known, Plan};
 use reprise_runtime::policy::{CONFIG_PATH, Config, RestorePolicy};
+use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::store::Store;
 use reprise_runtime::worker::{
-    self, Create, CriuConfig, Exec, Prepared, Remove, Restore, RootfsMount, Started, Stdio,
+    self, Create, CriuConfig, Exec, Prepared, Remove, Restore, Started, Stdio,
 };
 use reprise_runtime::{Error, Result};
 
 use crate::checkpoint;
-use crate::driver::{CheckpointRequest, CreateRequest};
+use crate::request::{CheckpointRequest, CreateRequest};
 use crate::runtime::{Dumped, Group, Identity, Planned, Record, Runtime, Subject, Way, Worker};
 
 /// Where CRIU's work directories go.

@@ -22,6 +22,7 @@ mod logger;
 mod metrics;
 mod protocol;
 mod reaper;
+mod request;
 mod runtime;
 mod server;
 mod stdio;

@@ -11,12 +11,13 @@ use containerd_shim::protos::shim::oci;
 use containerd_shim::protos::ttrpc;
 use containerd_shim::util::convert_to_any;
 use oci_spec::runtime::{LinuxResources, Process};
-use reprise_runtime::worker::RootfsMount;
+use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::{Error, ErrorKind, Result};
 
-use crate::driver::{CheckpointRequest, CreateRequest, ExecRequest, View};
+use crate::driver::View;
 use crate::events::to_timestamp;
 use crate::reaper::Exit;
+use crate::request::{CheckpointRequest, CreateRequest, ExecRequest};
 use crate::stdio::Paths;
 use crate::task::Status;
 

@@ -14,7 +14,7 @@ use reprise_runtime::worker::{
     Create, CriuConfig, Exec, Prepared, Remove, Restore, Started, Stdio,
 };
 
-use crate::driver::{CheckpointRequest, CreateRequest};
+use crate::request::{CheckpointRequest, CreateRequest};
 
 /// Everything that the driver needs done.
 pub(crate) trait Runtime: Debug + Send + Sync + 'static {

@@ -15,6 +15,7 @@ use containerd_shim::protos::ttrpc::{self, r#async::TtrpcContext};
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::driver::{self, Ask, Context, Handle};
+use crate::request::CreateRequest;
 use crate::{metrics, protocol};
 
 /// How long the last answer has to get out before we go.
@@ -65,7 +66,7 @@ impl Service {
         answer.map_err(|error| protocol::to_status(id, &error))
     }
 
-    async fn make(&self, request: driver::CreateRequest) -> Result<i32> {
+    async fn make(&self, request: CreateRequest) -> Result<i32> {
         let id = request.id.clone();
         let answer = match self.containers().entry(id.clone()) {
             Entry::Occupied(_) => {

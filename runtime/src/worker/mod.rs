@@ -41,7 +41,7 @@ mod workdir;
 pub use prepare::load_spec;
 pub use protocol::{
     Command, Create, CriuConfig, DiffCopy, Dump, Dumped, Exec, Prepared, Remove, Reply, Restore,
-    RootfsMount, Started, Stdio, Timing,
+    Started, Stdio, Timing,
 };
 
 use std::fs::File;
@@ -56,6 +56,7 @@ use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::rootfs::RootfsMount;
 use crate::sys;
 
 /// A worker process, idle or holding a prepared container still. Dropping it

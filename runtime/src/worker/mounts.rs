@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::RootfsMount;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::rootfs::RootfsMount;
 use crate::sys;
 
 /// Mounts `mounts` at and below `rootfs`, `layers` (uppermost first) between the

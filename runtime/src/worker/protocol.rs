@@ -7,6 +7,7 @@ use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::rootfs::RootfsMount;
 
 /// A request to the worker. One worker answers one command, save that
 /// `Create` is followed by `Start`.
@@ -67,30 +68,6 @@ pub struct Stdio {
     pub stdout: Option<OwnedFd>,
     /// Write end of the pipe for standard error.
     pub stderr: Option<OwnedFd>,
-}
-
-/// A mount of the rootfs, as containerd sends it in `CreateTaskRequest.rootfs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RootfsMount {
-    /// `overlay`, `bind`, ...
-    pub typ: String,
-    /// Source.
-    pub source: String,
-    /// Below the rootfs; empty is the rootfs itself.
-    pub target: String,
-    /// Options in fstab's words.
-    pub options: Vec<String>,
-}
-
-impl RootfsMount {
-    /// The writable layer of a rootfs, when that is an overlay with one.
-    #[must_use]
-    pub fn upper_dir(rootfs: &[Self]) -> Option<PathBuf> {
-        let overlay = rootfs.iter().find(|mount| mount.typ == "overlay")?;
-        let mut options = overlay.options.iter();
-        let upper = options.find_map(|option| option.strip_prefix("upperdir="))?;
-        Some(PathBuf::from(upper))
-    }
 }
 
 /// Where CRIU is and how it is driven.

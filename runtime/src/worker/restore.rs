@@ -31,7 +31,7 @@ use super::verify;
 use super::workdir::WorkDir;
 use super::{abort, copy};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::plan;
+use crate::restorable;
 use crate::sys::BeforeExec;
 
 /// A container under restore, and then a restored one that stands still. Dropped
@@ -441,9 +441,9 @@ fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()
         "shares its pid namespace, where the pids of the checkpoint may be taken"
     } else if users {
         "has a user namespace"
-    } else if plan::has_sysctls(spec) {
+    } else if restorable::has_sysctls(spec) {
         "sets sysctls"
-    } else if plan::has_hooks(spec) {
+    } else if restorable::has_hooks(spec) {
         "has hooks"
     } else if record.terminal != create.terminal {
         "has a terminal where the checkpoint has none, or the other way round"

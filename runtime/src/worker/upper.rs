@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::protocol::RootfsMount;
 use super::trace;
+use crate::rootfs::RootfsMount;
 
 /// An overlay's upper directory and what was in it.
 #[derive(Debug)]

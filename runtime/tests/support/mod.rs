@@ -15,9 +15,8 @@ use libtest_mimic::{Arguments, Trial};
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::pipe2;
-use reprise_runtime::worker::{
-    Create, CriuConfig, Exec, Prepared, Remove, RootfsMount, Started, Stdio, Worker,
-};
+use reprise_runtime::rootfs::RootfsMount;
+use reprise_runtime::worker::{Create, CriuConfig, Exec, Prepared, Remove, Started, Stdio, Worker};
 use serde_json::{Value, json};
 
 /// Lists the tests beside what makes them findable by name.

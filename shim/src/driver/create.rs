@@ -11,11 +11,10 @@ use reprise_runtime::worker::{self, Remove, Restore};
 use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
-use super::{
-    Container, Context, CreateRequest, Done, Facts, Flow, Held, Message, Reply, blocking, respond,
-};
+use super::{Container, Context, Done, Facts, Flow, Held, Message, Reply, blocking, respond};
 use crate::events::{Created, Event};
 use crate::reaper::{Exit, Reaper};
+use crate::request::CreateRequest;
 use crate::runtime::{Planned, Way, Worker};
 use crate::stdio::{Copying, Opened};
 use crate::task::AfterStart;

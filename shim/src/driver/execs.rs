@@ -7,13 +7,11 @@ use reprise_runtime::worker;
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::end::DRAIN_BEFORE_EXIT;
-use super::{
-    Container, Context, CreateRequest, Done, ExecProcess, ExecRequest, Message, Reply, blocking,
-    respond,
-};
+use super::{Container, Context, Done, ExecProcess, Message, Reply, blocking, respond};
 use crate::events::Event;
 use crate::exec::Exec;
 use crate::reaper::Exit;
+use crate::request::{CreateRequest, ExecRequest};
 use crate::stdio::{Copying, Paths};
 use crate::task::Task;
 use crate::telemetry;

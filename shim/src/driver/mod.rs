@@ -19,7 +19,6 @@ use std::time::Instant;
 
 use oci_spec::runtime::{LinuxResources, Process};
 use reprise_runtime::cgroup::Stats;
-use reprise_runtime::worker::RootfsMount;
 use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -27,6 +26,7 @@ use tokio::task::JoinHandle;
 use crate::events::{Event, Teller};
 use crate::exec::Exec;
 use crate::reaper::{Exit, Reaper};
+use crate::request::{CheckpointRequest, CreateRequest, ExecRequest};
 use crate::runtime::{Group, Record, Runtime, Worker};
 use crate::stdio::{Copying, Paths};
 use crate::task::{Status, Task};
@@ -45,44 +45,6 @@ pub(crate) struct Context {
     pub(crate) state_root: PathBuf,
     /// Our own ttrpc address, for the CLI.
     pub(crate) address: String,
-}
-
-/// A container is to be made.
-#[derive(Debug, Clone)]
-pub(crate) struct CreateRequest {
-    pub(crate) id: String,
-    pub(crate) namespace: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) rootfs: Vec<RootfsMount>,
-    pub(crate) stdio: Paths,
-    /// Restore from CRIU's images there, at Start.
-    pub(crate) checkpoint: Option<PathBuf>,
-    pub(crate) no_pivot_root: bool,
-    pub(crate) io_owner: Option<(u32, u32)>,
-}
-
-/// A process is to be added to a container.
-#[derive(Debug, Clone)]
-pub(crate) struct ExecRequest {
-    pub(crate) exec: String,
-    pub(crate) process: Process,
-    pub(crate) stdio: Paths,
-}
-
-/// A checkpoint is to be taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are containerd's CheckpointOptions, independent of each other"
-)]
-pub(crate) struct CheckpointRequest {
-    /// Where CRIU's images go besides the store; absent for the store alone.
-    pub(crate) path: Option<PathBuf>,
-    pub(crate) work_path: Option<PathBuf>,
-    pub(crate) exit: bool,
-    pub(crate) open_tcp: bool,
-    pub(crate) external_unix_sockets: bool,
-    pub(crate) file_locks: bool,
 }
 
 /// How a process looks from outside.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
 use reprise_runtime::cgroup::Stats;
-use reprise_runtime::worker::RootfsMount;
+use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::{Error, ErrorKind, Result};
 
-use super::{CheckpointRequest, Container, Done, Reply, View, blocking, respond};
+use super::{Container, Done, Reply, View, blocking, respond};
 use crate::events::Event;
 use crate::reaper::{Exit, send_signal};
+use crate::request::CheckpointRequest;
 use crate::runtime::{Group, Subject};
 use crate::task::{Status, Task};
 use crate::telemetry;

@@ -1,0 +1,47 @@
+//! What containerd asks for, in our own types: `protocol` makes them, the driver
+//! and the runtime behind it serve them.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Process;
+use reprise_runtime::rootfs::RootfsMount;
+
+use crate::stdio::Paths;
+
+/// A container is to be made.
+#[derive(Debug, Clone)]
+pub(crate) struct CreateRequest {
+    pub(crate) id: String,
+    pub(crate) namespace: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: Vec<RootfsMount>,
+    pub(crate) stdio: Paths,
+    /// Restore from CRIU's images there, at Start.
+    pub(crate) checkpoint: Option<PathBuf>,
+    pub(crate) no_pivot_root: bool,
+    pub(crate) io_owner: Option<(u32, u32)>,
+}
+
+/// A process is to be added to a container.
+#[derive(Debug, Clone)]
+pub(crate) struct ExecRequest {
+    pub(crate) exec: String,
+    pub(crate) process: Process,
+    pub(crate) stdio: Paths,
+}
+
+/// A checkpoint is to be taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are containerd's CheckpointOptions, independent of each other"
+)]
+pub(crate) struct CheckpointRequest {
+    /// Where CRIU's images go besides the store; absent for the store alone.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) work_path: Option<PathBuf>,
+    pub(crate) exit: bool,
+    pub(crate) open_tcp: bool,
+    pub(crate) external_unix_sockets: bool,
+    pub(crate) file_locks: bool,
+}
