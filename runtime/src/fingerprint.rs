@@ -106,6 +106,12 @@ impl TryFrom<String> for Fingerprint {
 pub struct Subject(BTreeMap<String, Value>);
 
 impl Subject {
+    /// Whether containers with this rootfs have one.
+    #[must_use]
+    pub fn exists_for(rootfs: &[RootfsMount]) -> bool {
+        lower_directories(rootfs).is_some()
+    }
+
     /// Takes it from what Create knows. `None`: the rootfs has no layers that
     /// other containers share (it is not one overlay mount), so nothing says
     /// which image it is.

@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod error;
 pub mod fingerprint;
+pub mod namespaces;
 pub mod node;
 pub mod plan;
 pub mod policy;

@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::checkpoint::Manifest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::namespaces::{self, Namespace};
 use crate::node::{self, NodeFacts};
 use crate::policy::{Config, RestorePolicy};
 use crate::restorable;
@@ -233,12 +234,12 @@ pub fn before_lookup(known: &Known<'_>) -> Option<Why> {
         Ok(config) if !config.restore.enabled => return Some(Why::Disabled),
         Ok(_) => {}
     }
-    match namespace(known.spec, LinuxNamespaceType::Pid) {
+    match namespaces::of(known.spec, LinuxNamespaceType::Pid) {
         Namespace::Own => {}
-        Namespace::Joined => return Some(Why::SharedPidNamespace),
+        Namespace::Joined(_) => return Some(Why::SharedPidNamespace),
         Namespace::Host => return Some(Why::HostPidNamespace),
     }
-    if namespace(known.spec, LinuxNamespaceType::User) != Namespace::Host {
+    if namespaces::of(known.spec, LinuxNamespaceType::User) != Namespace::Host {
         return Some(Why::UserNamespace);
     }
     if restorable::has_sysctls(known.spec) {
@@ -300,9 +301,9 @@ pub fn checkpointable(spec: &Spec) -> Result<()> {
     if is_sandbox(spec) {
         return refuse("A pod's sandbox cannot be checkpointed; name one of its containers");
     }
-    match namespace(spec, LinuxNamespaceType::Pid) {
+    match namespaces::of(spec, LinuxNamespaceType::Pid) {
         Namespace::Own => {}
-        Namespace::Joined => {
+        Namespace::Joined(_) => {
             return refuse(
                 "The container shares its pid namespace with others, so its processes cannot be \
                  checkpointed apart; set shareProcessNamespace: false in the pod (crictl: \
@@ -316,7 +317,7 @@ pub fn checkpointable(spec: &Spec) -> Result<()> {
             );
         }
     }
-    if namespace(spec, LinuxNamespaceType::User) != Namespace::Host {
+    if namespaces::of(spec, LinuxNamespaceType::User) != Namespace::Host {
         return refuse(
             "The container has a user namespace, which cannot be checkpointed yet; set \
              hostUsers: true in the pod",
@@ -332,26 +333,6 @@ pub fn is_sandbox(spec: &Spec) -> bool {
         .as_ref()
         .and_then(|annotations| annotations.get("io.kubernetes.cri.container-type"))
         .is_some_and(|kind| kind == "sandbox")
-}
-
-/// Whose a namespace is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Namespace {
-    Own,
-    Joined,
-    Host,
-}
-
-fn namespace(spec: &Spec, typ: LinuxNamespaceType) -> Namespace {
-    let linux = spec.linux().as_ref();
-    let listed = linux
-        .and_then(|linux| linux.namespaces().as_ref())
-        .and_then(|all| all.iter().find(|n| n.typ() == typ));
-    match listed.map(|n| n.path().as_ref().filter(|p| !p.as_os_str().is_empty())) {
-        None => Namespace::Host,
-        Some(None) => Namespace::Own,
-        Some(Some(_)) => Namespace::Joined,
-    }
 }
 
 /// The spec's memory limit in bytes, if it sets one.

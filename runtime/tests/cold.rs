@@ -8,13 +8,6 @@
     reason = "a test with a harness of its own"
 )]
 
-#[allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    missing_debug_implementations,
-    reason = "shared"
-)]
 mod support;
 
 use std::process::ExitCode;

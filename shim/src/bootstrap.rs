@@ -31,8 +31,6 @@ const STATE_ROOT: &str = "/run/reprise";
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 /// How long one removal may take.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(60);
-/// What a container whose shim died is said to have ended with.
-const KILLED: u32 = 128 + 9;
 
 /// One face of the shim, with what containerd told it.
 pub(crate) struct Reprise {
@@ -113,9 +111,10 @@ impl Shim for Reprise {
         {
             remove_socket(&address);
         }
+        let exit = Exit::killed();
         Ok(DeleteResponse {
-            exit_status: KILLED,
-            exited_at: MessageField::some(to_timestamp(Exit::now(KILLED).at)),
+            exit_status: exit.status,
+            exited_at: MessageField::some(to_timestamp(exit.at)),
             pid: pid.unwrap_or_default(),
             ..Default::default()
         })

@@ -4,47 +4,53 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Needs};
+use oci_spec::runtime::Spec;
+use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Needs, Origin};
 use reprise_runtime::error::Doing;
+use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
+use reprise_runtime::plan;
+use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::store::{Staging, Stored};
-use reprise_runtime::worker::{DiffCopy, Dump};
+use reprise_runtime::worker::{self, DiffCopy, Dump};
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::cri;
-use crate::house::House;
+use crate::house::{House, annotation};
 use crate::request::CheckpointRequest;
-use crate::runtime::{Dumped, Identity, Runtime, Subject};
+use crate::runtime::{Dumped, Subject};
 use crate::telemetry;
 
 /// Takes it. Blocks for as long as the dump takes.
 ///
 /// # Errors
-/// The container could not be dumped, or, without a path, not be stored; it is as
-/// before.
+/// The container is of a kind that cannot be dumped, or it could not be dumped, or,
+/// without a path, not be stored; it is as before.
 pub(crate) fn take(
     house: &House,
     subject: &Subject,
     request: &CheckpointRequest,
 ) -> Result<Dumped> {
-    let staging = match begin(house, subject) {
-        Ok(staging) => Some(staging),
+    let (spec, _) = worker::load_spec(&subject.bundle.join("config.json"))?;
+    plan::checkpointable(&spec)?;
+    let staged = match begin(house, &spec, subject) {
+        Ok(staged) => Some(staged),
         Err(error) if request.path.is_none() => return Err(error),
         Err(error) => {
             telemetry::log_failure(&subject.id, "the checkpoint is not stored", &error);
             None
         }
     };
-    let images = match (&request.path, &staging) {
+    let images = match (&request.path, &staged) {
         (Some(path), _) => {
             std::fs::create_dir_all(path).doing(format!("Cannot make {}", path.display()))?;
             path.clone()
         }
-        (None, Some(staging)) => staging.images(),
+        (None, Some((staging, _))) => staging.images(),
         (None, None) => return Err(Error::internal("There is no place for the checkpoint")),
     };
-    let copies = match (&staging, &subject.upper) {
-        (Some(staging), Some(upper)) => vec![DiffCopy {
-            from: upper.clone(),
+    let copies = match (&staged, RootfsMount::upper_dir(&subject.rootfs)) {
+        (Some((staging, _)), Some(upper)) => vec![DiffCopy {
+            from: upper,
             to: staging.layer(0),
         }],
         _ => Vec::new(),
@@ -64,7 +70,7 @@ pub(crate) fn take(
         file_locks: request.file_locks,
         copies,
     };
-    let dumped = house.worker()?.dump(dump)?;
+    let dumped = house.spawn()?.dump(dump)?;
     if request.path.is_some() {
         cri::add_statistics(&subject.bundle, &subject.id, &images);
     }
@@ -73,10 +79,10 @@ pub(crate) fn take(
         frozen_us: dumped.frozen_us,
         image_bytes: dumped.image_bytes,
     };
-    let Some(staging) = staging else {
+    let Some((staging, identity)) = staged else {
         return Ok(taken);
     };
-    match store(house, subject, request, staging, &taken) {
+    match store(house, subject, request, staging, identity, &taken) {
         Ok(stored) => {
             taken.stored = Some(stored.id().to_owned());
             settle_beside(subject.id.clone(), stored);
@@ -89,19 +95,40 @@ pub(crate) fn take(
     Ok(taken)
 }
 
-fn begin(house: &House, subject: &Subject) -> Result<Staging> {
-    identity(subject)?;
-    house.store()?.begin(&subject.id)
+fn begin(house: &House, spec: &Spec, subject: &Subject) -> Result<(Staging, Identity)> {
+    let identity = Identity::of(spec, subject)?;
+    Ok((house.store()?.begin(&subject.id)?, identity))
 }
 
-fn identity(subject: &Subject) -> Result<&Identity> {
-    subject.record.identity.as_ref().ok_or_else(|| {
-        Error::new(
-            ErrorKind::FailedPrecondition,
-            "Its root file system is no overlay with shared layers, so no other container \
-             could be restored from the checkpoint; use the overlayfs snapshotter",
-        )
-    })
+/// Who the container is. Worked out when it is needed: most containers are never
+/// checkpointed.
+struct Identity {
+    likeness: Likeness,
+    origin: Origin,
+}
+
+impl Identity {
+    fn of(spec: &Spec, subject: &Subject) -> Result<Self> {
+        let likeness = Likeness::of(spec, &subject.namespace, &subject.rootfs);
+        let likeness = likeness.ok_or_else(|| {
+            Error::new(
+                ErrorKind::FailedPrecondition,
+                "Its root file system is no overlay with shared layers, so no other container \
+                 could be restored from the checkpoint; use the overlayfs snapshotter",
+            )
+        })?;
+        Ok(Self {
+            likeness,
+            origin: Origin {
+                namespace: subject.namespace.clone(),
+                container: subject.id.clone(),
+                name: annotation(spec, "container-name"),
+                pod: annotation(spec, "sandbox-name"),
+                pod_namespace: annotation(spec, "sandbox-namespace"),
+                image: annotation(spec, "image-name"),
+            },
+        })
+    }
 }
 
 fn store(
@@ -109,9 +136,9 @@ fn store(
     subject: &Subject,
     request: &CheckpointRequest,
     staging: Staging,
+    identity: Identity,
     dumped: &Dumped,
 ) -> Result<Stored> {
-    let identity = identity(subject)?;
     if let Some(path) = &request.path {
         staging.adopt_images(path)?;
     }
@@ -123,8 +150,8 @@ fn store(
     let manifest = Manifest {
         version: MANIFEST_VERSION,
         id: staging.id().to_owned(),
-        fingerprint: identity.fingerprint.clone(),
-        origin: identity.origin.clone(),
+        fingerprint: Fingerprint::of(&identity.likeness),
+        origin: identity.origin,
         created_unix_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -140,7 +167,7 @@ fn store(
         frozen_us: dumped.frozen_us,
         layers: Vec::new(),
         files: Vec::new(),
-        fields: identity.fields.clone(),
+        fields: identity.likeness.hashes(),
     };
     staging.commit(manifest)
 }

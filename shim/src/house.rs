@@ -1,35 +1,32 @@
-//! The runtime crate behind the traits that the driver knows.
+//! The runtime crate as the driver uses it, with the operator's settings. Every
+//! call blocks.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
-use reprise_runtime::cgroup::{self, Cgroup, Stats};
-use reprise_runtime::checkpoint::Origin;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use reprise_runtime::cgroup::Cgroup;
 use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
+use reprise_runtime::namespaces::{self, Namespace};
 use reprise_runtime::node::NodeFacts;
 use reprise_runtime::plan::{self, Known, Plan};
 use reprise_runtime::policy::{CONFIG_PATH, Config, RestorePolicy};
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::store::Store;
-use reprise_runtime::worker::{
-    self, Create, CriuConfig, Exec, Prepared, Remove, Restore, Started, Stdio,
-};
+use reprise_runtime::worker::{self, CriuConfig, Restore, Worker};
 use reprise_runtime::{Error, Result};
 
-use crate::checkpoint;
-use crate::request::{CheckpointRequest, CreateRequest};
-use crate::runtime::{Dumped, Group, Identity, Planned, Record, Runtime, Subject, Way, Worker};
+use crate::request::CreateRequest;
+use crate::runtime::{Planned, Way};
 
 /// Where CRIU's work directories go.
 const CRIU_WORK_ROOT: &str = "/run/reprise/criu";
 /// What a worker may take beyond CRIU's own time.
 const WORKER_MARGIN: Duration = Duration::from_secs(30);
 
-/// The real runtime, with the operator's settings.
+/// What all containers of a shim are made and checkpointed with.
 #[derive(Debug)]
 pub(crate) struct House {
     /// The settings, or why they cannot be read: containers start cold then.
@@ -70,50 +67,33 @@ impl House {
         NodeFacts::cached(&self.settings().criu.path)
     }
 
-    /// A worker process, as the runtime crate has it.
-    pub(crate) fn worker(&self) -> Result<worker::Worker> {
-        let criu = u64::from(self.settings().criu.timeout_seconds);
-        worker::Worker::spawn(Duration::from_secs(criu) + WORKER_MARGIN)
-    }
-}
-
-impl Runtime for House {
-    fn prewarm(&self) {
-        cgroup::prewarm();
-    }
-
-    fn plan(&self, request: &CreateRequest) -> Result<Planned> {
+    /// Reads the bundle and decides how the container starts.
+    pub(crate) fn plan(&self, request: &CreateRequest) -> Result<Planned> {
         let (spec, warnings) = worker::load_spec(&request.bundle.join("config.json"))?;
         for warning in warnings {
             log::warn!(container = request.id.as_str(); "{warning}");
         }
         let policy = RestorePolicy::of(&spec)?;
-        let likeness = Likeness::of(&spec, &request.namespace, &request.rootfs);
-        let fingerprint = likeness.as_ref().map(Fingerprint::of);
         let known = Known {
             spec: &spec,
             config: self.config.as_ref(),
             policy,
-            has_subject: likeness.is_some(),
+            has_subject: Likeness::exists_for(&request.rootfs),
             is_fresh: is_fresh(&request.rootfs),
         };
-        let find = || match &fingerprint {
-            Some(fingerprint) => Store::at(&self.settings().store.path).find(fingerprint),
+        // Hashing a spec takes longer than looking its hash up.
+        let find = || match Likeness::of(&spec, &request.namespace, &request.rootfs) {
+            Some(likeness) => {
+                Store::at(&self.settings().store.path).find(&Fingerprint::of(&likeness))
+            }
             None => Ok(None),
         };
+        let cold = |why: plan::Why| Way::Cold {
+            why: why.to_string(),
+        };
         let (way, required) = match plan::decide(&known, find, || self.node()) {
-            Plan::Cold(why) => (
-                Way::Cold {
-                    why: why.to_string(),
-                },
-                false,
-            ),
-            Plan::Refuse(why) => (
-                Way::Cold {
-                    why: why.to_string(),
-                },
-                true,
-            ),
+            Plan::Cold(why) => (cold(why), false),
+            Plan::Refuse(why) => (cold(why), true),
             Plan::Restore(stored) => {
                 let way = Way::Restore {
                     checkpoint: stored.id().to_owned(),
@@ -125,39 +105,23 @@ impl Runtime for House {
                 (way, policy == RestorePolicy::Require)
             }
         };
-        let identity = likeness
-            .zip(fingerprint)
-            .map(|(likeness, fingerprint)| Identity {
-                fingerprint,
-                fields: likeness.hashes(),
-                origin: origin(&spec, request),
-            });
         Ok(Planned {
             way,
             required,
             pod: pod(&spec),
-            group: Arc::new(Bounds(Cgroup::of(&spec, &request.id)?)),
-            private_pids: has_private_pids(&spec),
-            record: Arc::new(Record {
-                identity,
-                refusal: plan::checkpointable(&spec).err(),
-            }),
+            group: Arc::new(Cgroup::of(&spec, &request.id)?),
+            private_pids: namespaces::of(&spec, LinuxNamespaceType::Pid) == Namespace::Own,
         })
     }
 
-    fn spawn(&self) -> Result<Box<dyn Worker>> {
-        Ok(Box::new(Hand(self.worker()?)))
+    /// A worker process.
+    pub(crate) fn spawn(&self) -> Result<Worker> {
+        let criu = u64::from(self.settings().criu.timeout_seconds);
+        Worker::spawn(Duration::from_secs(criu) + WORKER_MARGIN)
     }
 
-    fn mount_rootfs(&self, request: &CreateRequest) -> Result<()> {
-        worker::mount_rootfs(&request.bundle, &request.rootfs)
-    }
-
-    fn checkpoint(&self, subject: &Subject, request: &CheckpointRequest) -> Result<Dumped> {
-        checkpoint::take(self, subject, request)
-    }
-
-    fn criu(&self) -> CriuConfig {
+    /// How CRIU is driven.
+    pub(crate) fn criu(&self) -> CriuConfig {
         let criu = self.settings().criu;
         CriuConfig {
             path: criu.path,
@@ -175,7 +139,8 @@ fn is_fresh(rootfs: &[RootfsMount]) -> bool {
         .is_none_or(|mut files| files.next().is_none())
 }
 
-fn annotation(spec: &Spec, name: &str) -> Option<String> {
+/// What containerd's CRI plugin says of a container.
+pub(crate) fn annotation(spec: &Spec, name: &str) -> Option<String> {
     let annotations: &HashMap<String, String> = spec.annotations().as_ref()?;
     annotations
         .get(&format!("io.kubernetes.cri.{name}"))
@@ -188,95 +153,5 @@ fn pod(spec: &Spec) -> String {
     match (namespace, name) {
         (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
         _ => String::new(),
-    }
-}
-
-fn origin(spec: &Spec, request: &CreateRequest) -> Origin {
-    Origin {
-        namespace: request.namespace.clone(),
-        container: request.id.clone(),
-        name: annotation(spec, "container-name"),
-        pod: annotation(spec, "sandbox-name"),
-        pod_namespace: annotation(spec, "sandbox-namespace"),
-        image: annotation(spec, "image-name"),
-    }
-}
-
-/// Whether the kernel ends all processes with init.
-fn has_private_pids(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-    namespaces.is_some_and(|all| {
-        all.iter().any(|namespace| {
-            namespace.typ() == LinuxNamespaceType::Pid
-                && namespace
-                    .path()
-                    .as_ref()
-                    .is_none_or(|path| path.as_os_str().is_empty())
-        })
-    })
-}
-
-/// A worker process.
-#[derive(Debug)]
-struct Hand(worker::Worker);
-
-impl Worker for Hand {
-    fn pid(&self) -> i32 {
-        self.0.pid()
-    }
-
-    fn prepare(&mut self, create: Create, stdio: Stdio) -> Result<Prepared> {
-        self.0.prepare(create, stdio)
-    }
-
-    fn start(self: Box<Self>) -> Result<()> {
-        self.0.start()
-    }
-
-    fn exec(self: Box<Self>, exec: Exec, stdio: Stdio) -> Result<Started> {
-        self.0.exec(exec, stdio)
-    }
-
-    fn remove(self: Box<Self>, remove: Remove) -> Result<()> {
-        self.0.remove(remove)
-    }
-}
-
-/// A container's cgroup.
-#[derive(Debug)]
-struct Bounds(Cgroup);
-
-impl Group for Bounds {
-    fn update(&self, resources: &LinuxResources) -> Result<()> {
-        self.0.update(resources)
-    }
-
-    fn freeze(&self) -> Result<()> {
-        self.0.freeze()
-    }
-
-    fn thaw(&self) -> Result<()> {
-        self.0.thaw()
-    }
-
-    fn pids(&self) -> Result<Vec<i32>> {
-        self.0.pids()
-    }
-
-    fn kill_all(&self) -> Result<()> {
-        self.0.kill_all()
-    }
-
-    fn stats(&self) -> Result<Stats> {
-        self.0.stats()
-    }
-
-    fn oom_watch(&self) -> Result<OwnedFd> {
-        self.0.oom_watch()
-    }
-
-    fn oom_kills(&self) -> Result<u64> {
-        self.0.oom_kills()
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use libc::SIGTERM;
 use reprise_runtime::error::Doing;
 use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::io::AsyncReadExt;
@@ -21,7 +22,6 @@ use crate::stdio::pipe;
 /// Hidden first argument of the face that becomes a log binary.
 pub(crate) const FACE: &str = "log-binary";
 const READY_DEADLINE: Duration = Duration::from_secs(30);
-const SIGTERM: i32 = 15;
 
 /// A running log binary; it is told to end when this is dropped.
 #[derive(Debug)]

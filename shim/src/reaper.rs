@@ -32,6 +32,11 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
+    /// The end of what was killed, or never started, now.
+    pub(crate) fn killed() -> Self {
+        Self::now(128 + libc::SIGKILL.unsigned_abs())
+    }
+
     /// An exit with this status, now.
     pub(crate) fn now(status: u32) -> Self {
         Self {

@@ -351,21 +351,12 @@ fn cause(what: &str, mark: u64) -> Option<Error> {
 }
 
 /// Writes the state by which libcontainer knows a container that it did not make
-/// itself: a restored one, running as `pid`. `spec` is the container's own, as
-/// containerd wrote it. Removed with the state directory.
-#[allow(dead_code, reason = "the restore, built beside this, needs it")]
-pub(super) fn forge_state(create: &Create, spec: &Spec, pid: i32) -> Result<()> {
-    let paths = Paths::of(&create.state_root, &create.id, &create.bundle)?;
-    let cgroup = Cgroup::of(spec, &create.id)?;
-    let rootfs = if create.rootfs.is_empty() {
-        prepare::root_path(spec, &create.bundle)?
-    } else {
-        paths.rootfs.clone()
-    };
-    let bare = prepare::for_libcontainer(spec, &rootfs, &cgroup)?;
-    for dir in [&paths.private, &paths.state] {
-        std::fs::create_dir_all(dir).doing(format!("cannot make {}", dir.display()))?;
-    }
+/// itself: a restored one, running as `pid`. Removed with the state directory.
+pub(super) fn forge_state(create: &Create, ground: &Ground, pid: i32) -> Result<()> {
+    let paths = &ground.paths;
+    let bare = prepare::for_libcontainer(&ground.spec, &paths.rootfs, &ground.cgroup)?;
+    std::fs::create_dir_all(&paths.state)
+        .doing(format!("cannot make {}", paths.state.display()))?;
     prepare::write_bundle(&paths.private, &bare)?;
     let forge = || -> std::result::Result<(), LibcontainerError> {
         let status = ContainerStatus::Created;

@@ -147,7 +147,8 @@ impl Options {
     }
 }
 
-fn propagation(word: &str) -> Option<MsFlags> {
+/// The propagation that a mount's option asks for.
+pub(super) fn propagation(word: &str) -> Option<MsFlags> {
     Some(match word {
         "private" => MsFlags::MS_PRIVATE,
         "rprivate" => MsFlags::MS_PRIVATE | MsFlags::MS_REC,
@@ -159,11 +160,6 @@ fn propagation(word: &str) -> Option<MsFlags> {
         "runbindable" => MsFlags::MS_UNBINDABLE | MsFlags::MS_REC,
         _ => return None,
     })
-}
-
-/// The propagation that a container mount's option asks for.
-pub(super) fn propagation_flags(word: &str) -> Option<MsFlags> {
-    propagation(word)
 }
 
 fn flag(word: &str) -> Option<(bool, MsFlags)> {

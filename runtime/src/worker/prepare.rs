@@ -14,6 +14,7 @@ use oci_spec::runtime::{
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::namespaces::{self, Namespace};
 use crate::sys;
 
 /// Loads a `config.json`. Capabilities that we do not know are dropped, as runc
@@ -92,7 +93,10 @@ pub(super) fn for_libcontainer(spec: &Spec, rootfs: &Path, cgroup: &Cgroup) -> R
         .set_cgroups_path(Some(PathBuf::from(cgroup.path())));
     normalise_propagation(&mut linux)?;
     keep_devices_that_libcontainer_can_make(&mut linux);
-    if joins_pid_namespace(&linux) {
+    if matches!(
+        namespaces::of(&spec, LinuxNamespaceType::Pid),
+        Namespace::Joined(_)
+    ) {
         let mounts = spec.mounts().iter().flatten();
         let mounts = mounts
             .flat_map(|one| spell_out_cgroups(one, cgroup))
@@ -101,11 +105,6 @@ pub(super) fn for_libcontainer(spec: &Spec, rootfs: &Path, cgroup: &Cgroup) -> R
     }
     spec.set_linux(Some(linux));
     Ok(spec)
-}
-
-fn joins_pid_namespace(linux: &Linux) -> bool {
-    let mut namespaces = linux.namespaces().iter().flatten();
-    namespaces.any(|one| one.typ() == LinuxNamespaceType::Pid && one.path().is_some())
 }
 
 /// A v1 cgroup mount as a tmpfs and one bind for each controller; others as they

@@ -31,6 +31,7 @@ use super::verify;
 use super::workdir::WorkDir;
 use super::{abort, copy};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::namespaces::{self, Namespace};
 use crate::restorable;
 use crate::sys::BeforeExec;
 
@@ -146,7 +147,7 @@ impl Restored {
     }
 
     fn spawn(&mut self, inherited: &[(String, RawFd)]) -> Result<()> {
-        let mut before = namespaces(&self.ground.spec)?;
+        let mut before = pod_namespaces(&self.ground.spec)?;
         before.keep = inherited.iter().map(|(_, fd)| *fd).collect();
         let doing = format!("restore container {}", self.create.id);
         self.criu = Some(Criu::spawn(
@@ -211,7 +212,7 @@ impl Restored {
         if let Some(stage) = self.stage.take() {
             stage.remove()?;
         }
-        super::container::forge_state(&self.create, &self.ground.spec, init)?;
+        super::container::forge_state(&self.create, &self.ground, init)?;
         self.clock.step("settle");
         Ok(())
     }
@@ -394,52 +395,38 @@ fn external_mounts(
 
 /// The namespaces that criu runs in so that what it restores is born in them:
 /// the pod's where the spec names them, new ones where it wants new ones.
-fn namespaces(spec: &Spec) -> Result<BeforeExec> {
+fn pod_namespaces(spec: &Spec) -> Result<BeforeExec> {
     let mut before = BeforeExec::default();
-    let linux = spec.linux().as_ref();
-    for namespace in linux
-        .and_then(|l| l.namespaces().as_ref())
-        .into_iter()
-        .flatten()
-    {
-        let flag = match namespace.typ() {
-            LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-            LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
-            LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
-            // CRIU makes these, new, from the image.
-            _ => continue,
-        };
-        if let Some(path) = namespace.path() {
-            let file =
-                File::open(path).doing(format!("Cannot open the namespace {}", path.display()))?;
-            before.join.push(OwnedFd::from(file));
-            continue;
+    // CRIU makes the others, new, from the image.
+    for (typ, flag) in [
+        (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
+        (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
+        (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
+    ] {
+        match namespaces::of(spec, typ) {
+            Namespace::Host => {}
+            Namespace::Joined(path) => {
+                let file = File::open(path)
+                    .doing(format!("Cannot open the namespace {}", path.display()))?;
+                before.join.push(OwnedFd::from(file));
+            }
+            Namespace::Own => {
+                before.unshare |= flag;
+                if typ == LinuxNamespaceType::Uts {
+                    before.hostname.clone_from(spec.hostname());
+                }
+                before.loopback |= typ == LinuxNamespaceType::Network;
+            }
         }
-        before.unshare |= flag;
-        if flag == libc::CLONE_NEWUTS {
-            before.hostname.clone_from(spec.hostname());
-        }
-        before.loopback |= flag == libc::CLONE_NEWNET;
     }
     Ok(before)
 }
 
 /// What cannot be restored is said in one line before anything is done.
 fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()> {
-    let linux = spec.linux().as_ref();
-    let namespaces = linux
-        .and_then(|l| l.namespaces().as_ref())
-        .into_iter()
-        .flatten();
-    let mut own_pids = false;
-    let mut users = false;
-    for namespace in namespaces {
-        own_pids |= namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none();
-        users |= namespace.typ() == LinuxNamespaceType::User;
-    }
-    let why = if !own_pids {
+    let why = if namespaces::of(spec, LinuxNamespaceType::Pid) != Namespace::Own {
         "shares its pid namespace, where the pids of the checkpoint may be taken"
-    } else if users {
+    } else if namespaces::of(spec, LinuxNamespaceType::User) != Namespace::Host {
         "has a user namespace"
     } else if restorable::has_sysctls(spec) {
         "sets sysctls"

@@ -15,6 +15,7 @@ use super::identity::{Allowed, Status};
 use super::layout::{self, Layout, MountInfo};
 use super::record::{Kind, Record};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::namespaces::{self, Namespace};
 
 /// Mount options that the restored tree may not lack when the spec has them.
 const STRICT: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
@@ -68,8 +69,10 @@ impl Expected<'_> {
     }
 
     fn check_namespaces(&self, pid: i32) -> Result<()> {
+        let has_cgroup_namespace =
+            namespaces::of(self.spec, LinuxNamespaceType::Cgroup) != Namespace::Host;
         for shared in ["net", "ipc", "uts", "user", "cgroup"] {
-            let own = shared == "cgroup" && self.has_cgroup_namespace();
+            let own = shared == "cgroup" && has_cgroup_namespace;
             if !own && namespace(pid, shared)? != namespace(self.criu, shared)? {
                 return Err(violation(
                     pid,
@@ -81,15 +84,6 @@ impl Expected<'_> {
             return Err(violation(pid, "it is in the node's mount namespace"));
         }
         Ok(())
-    }
-
-    fn has_cgroup_namespace(&self) -> bool {
-        let linux = self.spec.linux().as_ref();
-        let all = linux.and_then(|l| l.namespaces().as_ref());
-        all.is_some_and(|all| {
-            all.iter()
-                .any(|one| one.typ() == LinuxNamespaceType::Cgroup)
-        })
     }
 
     fn check_label(&self, pid: i32) -> Result<()> {

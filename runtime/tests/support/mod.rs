@@ -1,4 +1,11 @@
 //! A bundle from Debian's busybox, and a way to run it through the worker.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "shared by test binaries that each use some of it"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

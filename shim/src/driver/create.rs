@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use libc::SIGKILL;
+use reprise_runtime::cgroup;
 use reprise_runtime::error::Doing;
-use reprise_runtime::worker::{self, Remove, Restore};
+use reprise_runtime::worker::{self, Remove, Restore, Worker};
 use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
@@ -15,14 +17,10 @@ use super::{Container, Context, Done, Facts, Flow, Held, Message, Reply, blockin
 use crate::events::{Created, Event};
 use crate::reaper::{Exit, Reaper};
 use crate::request::CreateRequest;
-use crate::runtime::{Planned, Way, Worker};
+use crate::runtime::{Planned, Way};
 use crate::stdio::{Copying, Opened};
 use crate::task::AfterStart;
 use crate::telemetry;
-
-const SIGKILL: i32 = 9;
-/// What a container that was never started is said to have ended with.
-const NEVER_STARTED: u32 = 128 + 9;
 
 /// The way to break off a preparation.
 #[derive(Debug)]
@@ -106,7 +104,7 @@ impl Container {
             Ok(made) => *made,
             Err(error) => {
                 for delete in self.deletes.drain(..) {
-                    respond(delete, Ok((0, Exit::now(NEVER_STARTED))));
+                    respond(delete, Ok((0, Exit::killed())));
                 }
                 respond(reply, Err(error));
                 return Flow::Over;
@@ -216,7 +214,7 @@ impl Container {
         telemetry::log_failure(&self.request.id, "container start failed", &error);
         // The worker kills it; make sure that an exit comes in any case.
         self.context.reaper.signal(self.task.pid(), SIGKILL).ok();
-        let after = self.task.start_failed(Exit::now(NEVER_STARTED));
+        let after = self.task.start_failed(Exit::killed());
         respond(reply, Err(error));
         if after == AfterStart::Ended {
             self.end();
@@ -236,9 +234,8 @@ struct Making {
 
 impl Making {
     async fn create(&self) -> Result<Made> {
-        let runtime = Arc::clone(&self.context.runtime);
         // Nobody waits for it: it only makes later steps cheaper.
-        drop(tokio::task::spawn_blocking(move || runtime.prewarm()));
+        drop(tokio::task::spawn_blocking(cgroup::prewarm));
         if self.request.checkpoint.is_some() {
             return self.create_from_checkpoint().await;
         }
@@ -301,9 +298,8 @@ impl Making {
     /// is mounted now and the rest waits.
     async fn create_from_checkpoint(&self) -> Result<Made> {
         let planned = self.plan().await?;
-        let runtime = Arc::clone(&self.context.runtime);
         let request = Arc::clone(&self.request);
-        blocking(move || runtime.mount_rootfs(&request)).await?;
+        blocking(move || worker::mount_rootfs(&request.bundle, &request.rootfs)).await?;
         Ok(Made {
             pid: 0,
             held: Held::Checkpoint,
@@ -334,7 +330,7 @@ impl Making {
     /// Makes the container once. Gives the opened stdio back on failure.
     async fn attempt(
         &self,
-        mut worker: Box<dyn Worker>,
+        mut worker: Worker,
         restore: Option<Restore>,
         opened: Opened,
         facts: Facts,
@@ -387,7 +383,7 @@ impl Making {
     }
 
     /// A worker that answered has undone everything. One that died has not.
-    async fn clean_up(&self, worker: Box<dyn Worker>, error: &Error) {
+    async fn clean_up(&self, worker: Worker, error: &Error) {
         // Dropping may wait for the process.
         drop(tokio::task::spawn_blocking(move || drop(worker)).await);
         if error.kind != ErrorKind::Unavailable && !self.abort.is_requested() {
@@ -406,7 +402,7 @@ impl Making {
         blocking(move || runtime.plan(&request)).await
     }
 
-    async fn spawn(&self) -> Result<Box<dyn Worker>> {
+    async fn spawn(&self) -> Result<Worker> {
         let runtime = Arc::clone(&self.context.runtime);
         blocking(move || runtime.spawn()).await
     }
@@ -470,7 +466,6 @@ fn facts(planned: &Planned, layers: &[std::path::PathBuf]) -> Facts {
     Facts {
         group: Arc::clone(&planned.group),
         private_pids: planned.private_pids,
-        record: Arc::clone(&planned.record),
         layers: layers.to_vec(),
     }
 }

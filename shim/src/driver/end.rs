@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reprise_runtime::Result;
+use reprise_runtime::cgroup::Cgroup;
 
 use super::create::remove_of;
 use super::{Container, Done, Ending, Flow, Held, Reply, blocking, respond};
 use crate::events::Event;
 use crate::reaper::Exit;
-use crate::runtime::Group;
 use crate::stdio::polled;
 use crate::task::{Status, Task};
 use crate::telemetry;
@@ -22,8 +22,6 @@ pub(super) const DRAIN_BEFORE_EXIT: Duration = Duration::from_secs(2);
 const DRAIN_BEFORE_DELETE: Duration = Duration::from_secs(10);
 /// How long execs may outlive init before its exit is told without theirs.
 const EXECS_DEADLINE: Duration = Duration::from_secs(10);
-/// The status of a container that was deleted before it was started.
-const NEVER_STARTED: u32 = 128 + 9;
 
 impl Container {
     pub(super) fn init_exited(&mut self, exit: Exit) {
@@ -154,7 +152,7 @@ impl Container {
             self.deletes.push(reply);
             return;
         }
-        let held = match self.task.delete(Exit::now(NEVER_STARTED)) {
+        let held = match self.task.delete(Exit::killed()) {
             Ok(held) => held,
             Err(error) => return respond(reply, Err(error)),
         };
@@ -188,7 +186,7 @@ impl Container {
             return Flow::On;
         }
         let pid = self.task.pid();
-        let exit = self.task.exit().unwrap_or_else(|| Exit::now(NEVER_STARTED));
+        let exit = self.task.exit().unwrap_or_else(Exit::killed);
         self.answer_waiting();
         self.tell(Event::Delete {
             id: self.id(),
@@ -219,7 +217,7 @@ impl Container {
                 // What it says does not matter, only that it spoke.
                 let read = nix::unistd::read(watch.as_raw_fd(), &mut buffer);
                 ready.clear_ready();
-                let seen = kills_beyond(&*group, told.load(Ordering::Relaxed)).await;
+                let seen = kills_beyond(&group, told.load(Ordering::Relaxed)).await;
                 if let Some(seen) = seen {
                     told.store(seen, Ordering::Relaxed);
                     events.tell(Event::Oom { id: id.clone() });
@@ -234,7 +232,7 @@ impl Container {
 
 /// Waits a moment for the count of kills to go beyond `known`: v1 speaks up
 /// before the killer has struck.
-async fn kills_beyond(group: &dyn Group, known: u64) -> Option<u64> {
+async fn kills_beyond(group: &Cgroup, known: u64) -> Option<u64> {
     for _ in 0..10 {
         let kills = group.oom_kills().ok()?;
         if kills > known {

@@ -18,16 +18,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use oci_spec::runtime::{LinuxResources, Process};
-use reprise_runtime::cgroup::Stats;
+use reprise_runtime::cgroup::{Cgroup, Stats};
+use reprise_runtime::worker::Worker;
 use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::events::{Event, Teller};
 use crate::exec::Exec;
+use crate::house::House;
 use crate::reaper::{Exit, Reaper};
 use crate::request::{CheckpointRequest, CreateRequest, ExecRequest};
-use crate::runtime::{Group, Record, Runtime, Worker};
 use crate::stdio::{Copying, Paths};
 use crate::task::{Status, Task};
 
@@ -37,7 +38,7 @@ pub(crate) use end::remove_run_dir;
 /// What all containers of a shim share.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) runtime: Arc<House>,
     pub(crate) reaper: Reaper,
     pub(crate) events: Teller,
     pub(crate) namespace: String,
@@ -135,7 +136,7 @@ impl Handle {
 #[derive(Debug)]
 enum Held {
     /// The worker that made it.
-    Worker(Box<dyn Worker>),
+    Worker(Worker),
     /// Nothing: it is restored from a given checkpoint only at its start.
     Checkpoint,
 }
@@ -163,9 +164,8 @@ struct ExecProcess {
 /// What is known of a container once it was planned.
 #[derive(Debug, Clone)]
 struct Facts {
-    group: Arc<dyn Group>,
+    group: Arc<Cgroup>,
     private_pids: bool,
-    record: Arc<Record>,
     /// Layers of the checkpoint that it came from.
     layers: Vec<PathBuf>,
 }

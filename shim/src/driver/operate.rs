@@ -4,21 +4,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use libc::SIGKILL;
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
-use reprise_runtime::cgroup::Stats;
-use reprise_runtime::rootfs::RootfsMount;
+use reprise_runtime::cgroup::{Cgroup, Stats};
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::{Container, Done, Reply, View, blocking, respond};
+use crate::checkpoint;
 use crate::events::Event;
 use crate::reaper::{Exit, send_signal};
 use crate::request::CheckpointRequest;
-use crate::runtime::{Group, Subject};
+use crate::runtime::Subject;
 use crate::task::{Status, Task};
 use crate::telemetry;
-
-const SIGKILL: i32 = 9;
 
 impl Container {
     pub(super) fn view(&mut self, exec: &str) -> Result<View> {
@@ -90,7 +89,7 @@ impl Container {
         tokio::spawn(async move {
             let result = blocking(move || {
                 if all {
-                    signal_all(&*group, signal)?;
+                    signal_all(&group, signal)?;
                 }
                 // Nothing dies while it is frozen (cgroup v1).
                 if thaws { group.thaw() } else { Ok(()) }
@@ -237,9 +236,6 @@ impl Container {
             Ok(facts) => facts.clone(),
             Err(error) => return respond(reply, Err(error)),
         };
-        if let Some(refusal) = &facts.record.refusal {
-            return respond(reply, Err(refusal.clone()));
-        }
         let pid = match self.task.checkpoint() {
             Ok(pid) => pid,
             Err(error) => return respond(reply, Err(error)),
@@ -250,16 +246,15 @@ impl Container {
             pid,
             bundle: self.request.bundle.clone(),
             state_root: self.context.state_root.clone(),
-            upper: RootfsMount::upper_dir(&self.request.rootfs),
+            rootfs: self.request.rootfs.clone(),
             layers: facts.layers,
-            record: facts.record,
         };
         let runtime = Arc::clone(&self.context.runtime);
         let events = self.context.events.clone();
         self.beside(async move {
             let id = subject.id.clone();
             let path = request.path.clone().unwrap_or_default();
-            let result = blocking(move || runtime.checkpoint(&subject, &request)).await;
+            let result = blocking(move || checkpoint::take(&runtime, &subject, &request)).await;
             match &result {
                 Ok(dumped) => {
                     telemetry::log_checkpoint(&id, dumped);
@@ -275,7 +270,7 @@ impl Container {
     }
 }
 
-fn signal_all(group: &dyn Group, signal: i32) -> Result<()> {
+fn signal_all(group: &Cgroup, signal: i32) -> Result<()> {
     if signal == SIGKILL {
         return group.kill_all();
     }

@@ -22,7 +22,7 @@ pub(super) fn correct_mounts(list: &[Mount]) -> Inside<()> {
     for one in list {
         let options = || one.options().iter().flatten();
         for word in options() {
-            if let Some(flags) = mounts::propagation_flags(word) {
+            if let Some(flags) = mounts::propagation(word) {
                 let place = one.destination();
                 mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
                     .map_err(|e| format!("cannot make {} {word}: {}", place.display(), words(e)))?;

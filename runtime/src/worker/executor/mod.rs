@@ -29,6 +29,7 @@ use libcontainer::workload::{
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount, Process, Spec};
 
+use crate::namespaces::{self, Namespace};
 use crate::sys;
 
 /// An error inside the container: one line, in runc's words where it has some.
@@ -74,7 +75,7 @@ impl Finish {
             process,
             seccomp: seccomp_of(spec),
             mounts: spec.mounts().clone().unwrap_or_default(),
-            owns_network: owns_network(spec),
+            owns_network: namespaces::of(spec, LinuxNamespaceType::Network) == Namespace::Own,
             is_init: true,
             io_owner,
             verdict: Rc::new(verdict),
@@ -183,18 +184,6 @@ impl Finish {
 
 fn load(filter: Option<&seccomp::Filter>) -> Inside<()> {
     filter.map_or(Ok(()), seccomp::Filter::load)
-}
-
-fn owns_network(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-    namespaces.into_iter().flatten().any(|one| {
-        let own = one
-            .path()
-            .as_ref()
-            .is_none_or(|path| path.as_os_str().is_empty());
-        one.typ() == LinuxNamespaceType::Network && own
-    })
 }
 
 fn seccomp_of(spec: &Spec) -> Option<LinuxSeccomp> {
