@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::cri::annotation;
 use crate::rootfs::RootfsMount;
 
 /// The version of the format that this build makes.
@@ -117,18 +118,17 @@ impl Subject {
     /// which image it is.
     #[must_use]
     pub fn of(spec: &Spec, namespace: &str, rootfs: &[RootfsMount]) -> Option<Self> {
-        let annotation = |name: &str| {
-            let annotations = spec.annotations().as_ref()?;
-            annotations.get(&format!("io.kubernetes.cri.{name}"))
-        };
         let root = spec.root().as_ref();
         let mut fields = BTreeMap::new();
         let mut put = |name: &str, value: Value| {
             fields.insert(name.to_owned(), value);
         };
         put("namespace", json!(namespace));
-        put("pod_namespace", json!(annotation("sandbox-namespace")));
-        put("container_name", json!(annotation("container-name")));
+        put(
+            "pod_namespace",
+            json!(annotation(spec, "sandbox-namespace")),
+        );
+        put("container_name", json!(annotation(spec, "container-name")));
         put("image", json!(lower_directories(rootfs)?));
         put(
             "rootfs_readonly",

@@ -13,8 +13,10 @@
 
 pub mod cgroup;
 pub mod checkpoint;
+pub mod cri;
 pub mod error;
 pub mod fingerprint;
+mod mountinfo;
 pub mod namespaces;
 pub mod node;
 pub mod plan;

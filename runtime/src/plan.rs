@@ -11,6 +11,7 @@ use std::fmt;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::checkpoint::Manifest;
+use crate::cri;
 use crate::error::{Error, ErrorKind, Result};
 use crate::namespaces::{self, Namespace};
 use crate::node::{self, NodeFacts};
@@ -329,10 +330,7 @@ pub fn checkpointable(spec: &Spec) -> Result<()> {
 /// Whether it is a pod's sandbox (pause) container.
 #[must_use]
 pub fn is_sandbox(spec: &Spec) -> bool {
-    spec.annotations()
-        .as_ref()
-        .and_then(|annotations| annotations.get("io.kubernetes.cri.container-type"))
-        .is_some_and(|kind| kind == "sandbox")
+    cri::annotation(spec, "container-type") == Some("sandbox")
 }
 
 /// The spec's memory limit in bytes, if it sets one.

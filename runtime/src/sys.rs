@@ -242,9 +242,7 @@ fn in_child(before: &BeforeExec) -> std::io::Result<()> {
         loopback_up()?;
     }
     // SAFETY: close_range takes no memory; descriptors are only marked.
-    let marked = unsafe {
-        libc::close_range(3, u32::MAX, 4 /* CLOSE_RANGE_CLOEXEC */)
-    };
+    let marked = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
     worked(marked)?;
     for fd in &before.keep {
         // SAFETY: F_SETFD takes an integer.

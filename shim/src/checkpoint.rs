@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::Spec;
 use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Needs, Origin};
+use reprise_runtime::cri::annotation;
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
 use reprise_runtime::plan;
@@ -15,7 +16,7 @@ use reprise_runtime::worker::{self, DiffCopy, Dump};
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::cri;
-use crate::house::{House, annotation};
+use crate::house::House;
 use crate::request::CheckpointRequest;
 use crate::runtime::{Dumped, Subject};
 use crate::telemetry;
@@ -117,15 +118,16 @@ impl Identity {
                  could be restored from the checkpoint; use the overlayfs snapshotter",
             )
         })?;
+        let said = |name| annotation(spec, name).map(str::to_owned);
         Ok(Self {
             likeness,
             origin: Origin {
                 namespace: subject.namespace.clone(),
                 container: subject.id.clone(),
-                name: annotation(spec, "container-name"),
-                pod: annotation(spec, "sandbox-name"),
-                pod_namespace: annotation(spec, "sandbox-namespace"),
-                image: annotation(spec, "image-name"),
+                name: said("container-name"),
+                pod: said("sandbox-name"),
+                pod_namespace: said("sandbox-namespace"),
+                image: said("image-name"),
             },
         })
     }

@@ -1,13 +1,13 @@
 //! The runtime crate as the driver uses it, with the operator's settings. Every
 //! call blocks.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use reprise_runtime::cgroup::Cgroup;
+use reprise_runtime::cri::annotation;
 use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
 use reprise_runtime::namespaces::{self, Namespace};
 use reprise_runtime::node::NodeFacts;
@@ -137,14 +137,6 @@ fn is_fresh(rootfs: &[RootfsMount]) -> bool {
     RootfsMount::upper_dir(rootfs)
         .and_then(|dir| std::fs::read_dir(dir).ok())
         .is_none_or(|mut files| files.next().is_none())
-}
-
-/// What containerd's CRI plugin says of a container.
-pub(crate) fn annotation(spec: &Spec, name: &str) -> Option<String> {
-    let annotations: &HashMap<String, String> = spec.annotations().as_ref()?;
-    annotations
-        .get(&format!("io.kubernetes.cri.{name}"))
-        .cloned()
 }
 
 fn pod(spec: &Spec) -> String {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::mountinfo;
 
 /// One mounted v1 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub(super) fn node() -> Result<&'static Hierarchy> {
         return Ok(known);
     }
     let path = "/proc/self/mountinfo";
-    let text = std::fs::read_to_string(path).doing(format_args!("Cannot read {path}"))?;
-    let found = parse(&text)?;
+    let table = std::fs::read(path).doing(format_args!("Cannot read {path}"))?;
+    let found = parse(&table)?;
     Ok(NODE.get_or_init(|| found))
 }
 
@@ -47,22 +48,12 @@ pub(super) fn node() -> Result<&'static Hierarchy> {
 /// hierarchy that is mounted more than once counts where it is seen first, or
 /// below `/sys/fs/cgroup` if it is there. Like runc, an absolute cgroup path is
 /// taken from the mountpoint, whatever cgroup the caller itself lives in.
-fn parse(mountinfo: &str) -> Result<Hierarchy> {
+fn parse(table: &[u8]) -> Result<Hierarchy> {
     let mut mounts: Vec<(String, V1Mount)> = Vec::new();
     let mut unified: Option<PathBuf> = None;
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else {
-            continue;
-        };
-        let left: Vec<&str> = left.split(' ').collect();
-        let right: Vec<&str> = right.split(' ').collect();
-        let (Some(device), Some(mountpoint), Some(fstype)) =
-            (left.get(2), left.get(4), right.first())
-        else {
-            continue;
-        };
-        let mountpoint = PathBuf::from(unescape(mountpoint));
-        match *fstype {
+    for mount in mountinfo::parse(table) {
+        let mountpoint = mount.at;
+        match mount.fstype.as_str() {
             "cgroup2" => {
                 let better = |old: &PathBuf| {
                     !old.starts_with("/sys/fs/cgroup") && mountpoint.starts_with("/sys/fs/cgroup")
@@ -72,15 +63,15 @@ fn parse(mountinfo: &str) -> Result<Hierarchy> {
                 }
             }
             "cgroup" => {
-                let controllers = controllers(right.get(2).unwrap_or(&""));
-                match mounts.iter_mut().find(|(seen, _)| seen == device) {
+                let controllers = controllers(&mount.super_options);
+                match mounts.iter_mut().find(|(seen, _)| *seen == mount.device) {
                     Some((_, old)) if old.mountpoint.starts_with("/sys/fs/cgroup") => {}
                     Some((_, old)) if mountpoint.starts_with("/sys/fs/cgroup") => {
                         old.mountpoint = mountpoint;
                     }
                     Some(_) => {}
                     None => mounts.push((
-                        (*device).to_owned(),
+                        mount.device,
                         V1Mount {
                             controllers,
                             mountpoint,
@@ -129,30 +120,6 @@ fn controllers(options: &str) -> Vec<String> {
         .filter(|o| KNOWN.contains(o) || matches!(*o, "pids" | "rdma") || o.starts_with("name="))
         .map(ToOwned::to_owned)
         .collect()
-}
-
-/// Undoes mountinfo's octal escapes (`\040` is a space).
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest
-            .get(at + 1..at + 4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 /// The cgroup that this process lives in, in some hierarchy where its
@@ -205,7 +172,7 @@ mod tests {
 
     #[test]
     fn co_mounted_controllers_share_a_hierarchy_and_each_counts_once() {
-        let Hierarchy::V1 { mounts, unified } = parse(HYBRID).unwrap() else {
+        let Hierarchy::V1 { mounts, unified } = parse(HYBRID.as_bytes()).unwrap() else {
             panic!("not v1");
         };
         assert_eq!(mounts.len(), 3);
@@ -219,20 +186,15 @@ mod tests {
     fn a_single_cgroup2_is_v2() {
         let text = "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
         assert_eq!(
-            parse(text).unwrap(),
+            parse(text.as_bytes()).unwrap(),
             Hierarchy::V2(PathBuf::from("/sys/fs/cgroup"))
         );
     }
 
     #[test]
     fn no_control_groups_is_one_clear_line() {
-        let error = parse("1 1 0:1 / / rw - ext4 /dev/vda rw\n").unwrap_err();
+        let error = parse(b"1 1 0:1 / / rw - ext4 /dev/vda rw\n").unwrap_err();
         assert_eq!(error.kind, ErrorKind::FailedPrecondition);
         assert!(error.message.contains("mount cgroup2"));
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(unescape("/mnt/has\\040space\\x"), "/mnt/has space\\x");
     }
 }

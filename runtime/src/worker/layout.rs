@@ -10,6 +10,7 @@ use oci_spec::runtime::{Mount, Spec};
 
 use super::record::Kind;
 use crate::error::{Doing, Error, Result};
+use crate::mountinfo::{self, MountInfo};
 
 /// As many symbolic links as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -161,50 +162,16 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> + '_ {
     })
 }
 
-/// One line of mountinfo.
-#[derive(Debug, Clone)]
-pub(super) struct MountInfo {
-    /// Where, inside the process' root.
-    pub(super) at: PathBuf,
-    /// Per-mount options (`ro,nosuid`).
-    pub(super) options: Vec<String>,
-    /// File system type.
-    pub(super) fstype: String,
-}
-
 /// The mounts that process `pid` sees, in the order in which they were made.
 pub(super) fn mounts_of(pid: i32) -> Result<Vec<MountInfo>> {
     let file = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&file).doing(format!("Cannot read {file}"))?;
     text.lines()
         .map(|line| {
-            parse_line(line)
+            mountinfo::parse_line(line.as_bytes())
                 .ok_or_else(|| Error::internal(format!("{file} has a strange line: {line}")))
         })
         .collect()
-}
-
-fn parse_line(line: &str) -> Option<MountInfo> {
-    let (front, back) = line.split_once(" - ")?;
-    let mut fields = front.split(' ').skip(4);
-    Some(MountInfo {
-        at: unescape(fields.next()?).into(),
-        options: fields.next()?.split(',').map(str::to_owned).collect(),
-        fstype: back.split(' ').next()?.to_owned(),
-    })
-}
-
-/// mountinfo writes space, tab, newline and backslash as octal numbers.
-fn unescape(text: &str) -> String {
-    let pairs = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    pairs
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 #[cfg(test)]
@@ -225,15 +192,5 @@ mod tests {
         assert_eq!(resolve("/out/passwd"), Path::new("/etc/passwd"));
         assert_eq!(resolve("/a/../../b"), Path::new("/b"));
         assert!(resolve("/loop").starts_with("/"));
-    }
-
-    #[test]
-    fn mountinfo_is_read() {
-        let line =
-            "36 35 98:0 /mnt1 /mnt\\040two ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
-        let info = parse_line(line).unwrap();
-        assert_eq!(info.at, Path::new("/mnt two"));
-        assert_eq!(info.options, ["ro", "noatime"]);
-        assert_eq!(info.fstype, "ext3");
     }
 }

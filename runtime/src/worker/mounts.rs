@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::mountinfo;
 use crate::rootfs::RootfsMount;
 use crate::sys;
 
@@ -364,36 +365,7 @@ pub(super) fn unmount_below(path: &Path) -> Result<()> {
 
 /// The mount points of a mountinfo file, in the order in which they were made.
 pub(super) fn mount_points(table: &[u8]) -> Vec<PathBuf> {
-    use std::os::unix::ffi::OsStringExt;
-    table
-        .split(|b| *b == b'\n')
-        .filter_map(|line| line.split(|b| *b == b' ').nth(4))
-        .map(|field| PathBuf::from(std::ffi::OsString::from_vec(unescape(field))))
-        .collect()
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut i = 0;
-    while i < field.len() {
-        let octal = (field[i] == b'\\')
-            .then(|| field.get(i + 1..i + 4))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal {
-            Some(byte) => {
-                out.push(byte);
-                i += 4;
-            }
-            None => {
-                out.push(field[i]);
-                i += 1;
-            }
-        }
-    }
-    out
+    mountinfo::parse(table).map(|mount| mount.at).collect()
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::identity::{Allowed, Status};
-use super::layout::{self, Layout, MountInfo};
+use super::layout::{self, Layout};
 use super::record::{Kind, Record};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::mountinfo::MountInfo;
 use crate::namespaces::{self, Namespace};
 
 /// Mount options that the restored tree may not lack when the spec has them.
