@@ -725,6 +725,7 @@ fn criu_killed_while_restoring() {
                 worker.start().unwrap_err();
             }
         }
+        support::eventually(|| !is_criu_left());
         assert_restartable(&mut case);
     }
     assert!(failures > 0);
@@ -746,6 +747,16 @@ fn criu_killed_while_restoring() {
     assert_restartable(&mut case);
 }
 
+/// Whether a child of criu's outlived it. We are the subreaper, so it is ours now.
+fn is_criu_left() -> bool {
+    let mine = format!("PPid:\t{}\n", std::process::id());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| fs::read_to_string(process.path().join("status")).ok())
+        .filter(|status| !status.contains("State:\tZ"))
+        .any(|status| status.starts_with("Name:\tcriu\n") && status.contains(&mine))
+}
+
 fn criu_killed_while_dumping() {
     let pod = Pod::new("pod");
     let mut case = pod.case(&["sh", "-c", COUNT]);
@@ -764,6 +775,7 @@ fn criu_killed_while_dumping() {
             assert_eq!(fs::read_dir(checkpoint.images()).unwrap().count(), 0);
             assert!(!checkpoint.layer().exists());
         }
+        support::eventually(|| !is_criu_left());
         lines.drain();
         if !lines.go_on() {
             // Hit while CRIU sat in the program itself; docs/operations.md says so.

@@ -15,15 +15,18 @@
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
+use nix::unistd::Pid;
 use protobuf::{EnumOrUnknown, Message, MessageField};
 use rust_criu::rust_criu_protobuf::rpc::{
     Criu_notify, Criu_opts, Criu_req, Criu_req_type, Criu_resp,
@@ -111,6 +114,9 @@ impl Criu {
             .arg("swrk")
             .arg(theirs.as_raw_fd().to_string())
             .current_dir(work)
+            // What criu forks for itself, to ask the kernel things, stands in its
+            // group, stopped: killed alone, criu leaves it there for ever.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
@@ -201,10 +207,15 @@ impl Criu {
     /// they are set running: kill them first.
     pub(crate) fn kill(&mut self) {
         if !self.finished {
-            self.child.kill().ok();
+            self.kill_group();
             self.child.wait().ok();
             self.finished = true;
         }
+    }
+
+    /// Before criu is reaped, as long as the group is surely its own.
+    fn kill_group(&self) {
+        killpg(Pid::from_raw(self.pid()), Signal::SIGKILL).ok();
     }
 
     /// The question went out when criu was started; the answer waits by now.
@@ -310,7 +321,7 @@ impl Criu {
 
     /// CRIU went away without an answer.
     fn ended(&mut self) -> Error {
-        self.child.kill().ok();
+        self.kill_group();
         let how = match self.child.wait() {
             Ok(status) => format!("criu ended early ({status})"),
             Err(e) => format!("criu ended early ({e})"),
