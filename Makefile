@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test setup lint build clean
+.PHONY: help demo gaps test setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -10,6 +10,9 @@ help: ## this list
 
 demo: setup ## see a container cold and restored, side by side
 	hack/demo
+
+gaps: setup ## the same containers under runc and under Reprise, compared (GAPS="--row 5")
+	hack/gaps $(GAPS)
 
 test: setup lint ## everything CI runs: lints, unit and integration tests
 	hack/test

@@ -68,6 +68,21 @@ impl Node {
         self.path("/var/lib/reprise/checkpoints")
             .join(&checkpoint.id)
     }
+
+    /// How a container was started, as the shim has logged it.
+    ///
+    /// # Errors
+    /// When there is no such log line.
+    pub fn decision_of(&self, id: &str) -> Result<Decision> {
+        wait_for("the shim's decision in the log", SOON, || {
+            for line in self.log()?.lines() {
+                if line.contains("container start decided") && line.contains(id) {
+                    return decision_in(line).map(Some);
+                }
+            }
+            Ok(None)
+        })
+    }
 }
 
 impl Container<'_> {
@@ -101,14 +116,7 @@ impl Container<'_> {
     /// # Errors
     /// When there is no such log line.
     pub fn decision(&self) -> Result<Decision> {
-        wait_for("the shim's decision in the log", SOON, || {
-            for line in self.node().log()?.lines() {
-                if line.contains("container start decided") && line.contains(self.id()) {
-                    return decision_in(line).map(Some);
-                }
-            }
-            Ok(None)
-        })
+        self.node().decision_of(self.id())
     }
 
     /// How long it took from the shim's Create to Start's answer, as the shim has

@@ -5,8 +5,11 @@
 //! imports Reprise: only its two binaries are started.
 
 pub mod checkpoints;
+pub mod containerd;
 pub mod cri;
 pub mod demo;
+pub mod gaps;
+pub mod grpc;
 pub mod heart;
 pub mod http;
 pub mod leftovers;

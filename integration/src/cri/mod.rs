@@ -3,21 +3,14 @@
 
 pub mod proto;
 
+use crate::grpc::Grpc;
 use anyhow::{Context, Result};
-use hyper_util::rt::TokioIo;
 use prost::Message;
 use proto::*;
-use std::time::Duration;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint, Uri};
-use tower::service_fn;
 
 /// A blocking client; usable from many threads at once.
 #[derive(Debug)]
-pub struct Cri {
-    runtime: tokio::runtime::Runtime,
-    channel: Channel,
-}
+pub struct Cri(Grpc);
 
 impl Cri {
     /// A client of the CRI at this unix socket; connects when first used.
@@ -25,21 +18,7 @@ impl Cri {
     /// # Errors
     /// When no runtime can be made.
     pub fn new(socket: &str) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let socket = socket.to_owned();
-        let connect = service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move {
-                let stream = tokio::net::UnixStream::connect(socket).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            }
-        });
-        let channel = runtime.block_on(async {
-            Endpoint::from_static("http://cri").connect_with_connector_lazy(connect)
-        });
-        Ok(Self { runtime, channel })
+        Ok(Self(Grpc::new(socket)?))
     }
 
     /// Whether runtime and network are ready.
@@ -219,23 +198,9 @@ impl Cri {
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
-        let path = format!("/runtime.v1.RuntimeService/{method}");
-        let mut client =
-            tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(64 << 20);
-        let mut request = tonic::Request::new(request);
-        request.set_timeout(Duration::from_secs(120));
-        self.runtime.block_on(async move {
-            client
-                .ready()
-                .await
-                .with_context(|| format!("CRI {method}"))?;
-            let codec = tonic::codec::ProstCodec::<Q, A>::default();
-            let path = PathAndQuery::try_from(path)?;
-            match client.unary(request, path, codec).await {
-                Ok(answer) => Ok(answer.into_inner()),
-                Err(status) => Err(anyhow::anyhow!("CRI {method}: {}", status.message())),
-            }
-        })
+        self.0
+            .call(&format!("/runtime.v1.RuntimeService/{method}"), request)
+            .map_err(|refused| anyhow::anyhow!("CRI {method}: {refused}"))
     }
 }
 

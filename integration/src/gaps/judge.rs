@@ -1,0 +1,131 @@
+//! Compares what was seen under both runtimes.
+
+use super::case::Stricter;
+use serde::Serialize;
+use serde_json::Value;
+
+/// How ours compares with runc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing differs.
+    Same,
+    /// It differs exactly as declared, for a reason.
+    Stricter,
+    /// It differs.
+    Differs,
+    /// This machine cannot run it.
+    #[serde(rename = "not run")]
+    NotRun,
+}
+
+/// Judges two observations; the reason that a report gives.
+#[must_use]
+pub(super) fn judge(
+    runc: &Value,
+    reprise: &Value,
+    stricter: Option<&Stricter>,
+) -> (Verdict, String) {
+    match stricter {
+        Some(declared) if (declared.holds)(runc, reprise) => {
+            (Verdict::Stricter, declared.why.to_owned())
+        }
+        Some(_) if runc == reprise => (Verdict::Same, "not stricter after all".to_owned()),
+        _ if runc == reprise => (Verdict::Same, String::new()),
+        _ => (Verdict::Differs, differences(runc, reprise).join("\n")),
+    }
+}
+
+/// Where two observations differ, one line for each place.
+#[must_use]
+pub(super) fn differences(runc: &Value, reprise: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    walk("", runc, reprise, &mut found);
+    found
+}
+
+fn walk(at: &str, runc: &Value, reprise: &Value, found: &mut Vec<String>) {
+    match (runc, reprise) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let of = |map: &serde_json::Map<String, Value>| {
+                    map.get(key).cloned().unwrap_or_default()
+                };
+                walk(&format!("{at}/{key}"), &of(a), &of(b), found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            let only = |these: &[Value], those: &[Value]| -> Vec<String> {
+                let these = these.iter().filter(|line| !those.contains(line));
+                these.map(shown).collect()
+            };
+            let (ours, theirs) = (only(b, a), only(a, b));
+            found.extend(theirs.iter().map(|line| format!("{at}: only runc: {line}")));
+            found.extend(
+                ours.iter()
+                    .map(|line| format!("{at}: only reprise: {line}")),
+            );
+            if ours.is_empty() && theirs.is_empty() && a != b {
+                found.push(format!("{at}: the same lines in another order or number"));
+            }
+        }
+        (a, b) if a != b => {
+            found.push(format!("{at}: runc {} reprise {}", shown(a), shown(b)));
+        }
+        _ => {}
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => format!("`{text}`"),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, differences, judge};
+    use crate::gaps::case::Stricter;
+    use serde_json::json;
+
+    #[test]
+    fn what_differs_is_named() {
+        let runc = json!({ "exit": 0, "said": { "stdout": ["a", "b"] } });
+        let ours = json!({ "exit": 1, "said": { "stdout": ["a", "c"] } });
+        assert_eq!(
+            differences(&runc, &ours),
+            [
+                "/exit: runc 0 reprise 1",
+                "/said/stdout: only runc: `b`",
+                "/said/stdout: only reprise: `c`",
+            ]
+        );
+        assert_eq!(judge(&runc, &ours, None).0, Verdict::Differs);
+        assert_eq!(judge(&runc, &runc, None).0, Verdict::Same);
+    }
+
+    #[test]
+    fn another_order_differs() {
+        let (one, other) = (json!(["a", "b"]), json!(["b", "a"]));
+        assert_eq!(judge(&one, &other, None).0, Verdict::Differs);
+        assert_eq!(differences(&one, &other).len(), 1);
+    }
+
+    #[test]
+    fn stricter_is_what_was_declared_only() {
+        let stricter = Stricter {
+            why: "a reason",
+            holds: Box::new(|runc, ours| runc["exit"] == 0 && ours["exit"] == 1),
+        };
+        let exit = |code: i32| json!({ "exit": code });
+        let judged = |ours| judge(&exit(0), &exit(ours), Some(&stricter)).0;
+        assert_eq!(judged(1), Verdict::Stricter);
+        assert_eq!(judged(2), Verdict::Differs);
+        assert_eq!(judged(0), Verdict::Same);
+    }
+}

@@ -1,0 +1,216 @@
+//! Where one container of one case lives, and the words that differ from one
+//! container to the next.
+
+use super::stand::{Runtime, Stand};
+use crate::containerd::Output;
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A directory of the node, an id, and what both are called in reports.
+#[derive(Debug)]
+pub struct Place<'s> {
+    stand: &'s Stand,
+    runtime: Runtime,
+    id: String,
+    dir: PathBuf,
+}
+
+impl<'s> Place<'s> {
+    /// A new place, for a container under this runtime.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn new(stand: &'s Stand, runtime: Runtime) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let id = format!("gap-{:04}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = stand.node().dir().join("gaps").join(&id);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        Ok(Self {
+            stand,
+            runtime,
+            id,
+            dir,
+        })
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The runtime it is made with.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
+    }
+
+    /// What it stands on.
+    #[must_use]
+    pub fn stand(&self) -> &'s Stand {
+        self.stand
+    }
+
+    /// Its directory on the node.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        format!("{}/{}", self.stand.node().cgroup(), self.id)
+    }
+
+    /// A text of a case with this place's words filled in: `@P@`, `@ID@` and
+    /// `@CGROUP@`.
+    #[must_use]
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("@P@", &self.dir.display().to_string())
+            .replace("@ID@", &self.id)
+            .replace("@CGROUP@", &self.cgroup())
+    }
+
+    /// A text that was seen, with this place's words taken out.
+    #[must_use]
+    pub fn plain(&self, text: &str) -> String {
+        let node = self.stand.node().cgroup();
+        let plain = text
+            .replace(&self.dir.display().to_string(), "@P@")
+            .replace(&self.id, "@ID@")
+            .replace(&self.stand.node().dir().display().to_string(), "@NODE@")
+            .replace(node.trim_start_matches('/'), "@NODE@");
+        // Each container has layers of its own.
+        super::words::without_numbers(&plain, "/snapshots/")
+    }
+
+    /// The same, line by line.
+    #[must_use]
+    pub fn lines(&self, text: &str) -> Value {
+        let plain = self.plain(text);
+        json!(plain.lines().collect::<Vec<_>>())
+    }
+
+    /// Runs a shell script on the node, with the variables of a case.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn sh(&self, script: &str, pid: u32) -> Result<String> {
+        let mut command = self.stand.node().command("timeout");
+        let output = command
+            .args([
+                "20",
+                "sh",
+                "-c",
+                &format!("cd \"$P\"\n. \"$FACTS\"\n{script}"),
+            ])
+            .env("P", &self.dir)
+            .env("FACTS", self.stand.facts())
+            .env("ID", &self.id)
+            .env("PID", pid.to_string())
+            .env("CGROUP", self.cgroup())
+            .env("RUNTIME", self.runtime.name())
+            .output()?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            bail!("`{script}` ended with {}: {words}", output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Files for the output of a process.
+    ///
+    /// # Errors
+    /// When a terminal's pipe cannot be made.
+    pub fn output(&self, name: &str, terminal: bool) -> Result<Heard> {
+        let path = |stream: &str| self.dir.join(format!("{name}.{stream}"));
+        if terminal {
+            let pipe = path("tty");
+            nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600))?;
+            // Open before anybody writes: what is written then stays in the pipe.
+            let reader = fs::File::options()
+                .read(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(&pipe)?;
+            let output = Output {
+                stdout: pipe.display().to_string(),
+                stderr: String::new(),
+                terminal,
+            };
+            return Ok(Heard {
+                output,
+                tty: Some(reader),
+                files: Vec::new(),
+            });
+        }
+        let (stdout, stderr) = (path("stdout"), path("stderr"));
+        let output = Output {
+            stdout: format!("file://{}", stdout.display()),
+            stderr: format!("file://{}", stderr.display()),
+            terminal,
+        };
+        let files = vec![("stdout", stdout), ("stderr", stderr)];
+        Ok(Heard {
+            output,
+            tty: None,
+            files,
+        })
+    }
+}
+
+impl Drop for Place<'_> {
+    /// Best effort: the node takes everything with it.
+    fn drop(&mut self) {
+        if std::env::var_os("GAPS_KEEP").is_none() {
+            let script =
+                "grep -o \" $P[^ ]*\" /proc/self/mountinfo | sort -ru | xargs -r umount -l";
+            self.sh(script, 0).ok();
+            fs::remove_dir_all(&self.dir).ok();
+        }
+    }
+}
+
+/// What a process writes.
+#[derive(Debug)]
+pub struct Heard {
+    /// As containerd is told.
+    pub output: Output,
+    tty: Option<fs::File>,
+    files: Vec<(&'static str, PathBuf)>,
+}
+
+impl Heard {
+    /// What was written, by stream. Complete once the process is deleted.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(mut self, place: &Place<'_>) -> Result<Value> {
+        let mut heard = json!({});
+        if let Some(tty) = &mut self.tty {
+            let mut bytes = Vec::new();
+            match tty.read_to_end(&mut bytes) {
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+            heard["terminal"] = place.lines(&String::from_utf8_lossy(&bytes));
+        }
+        for (stream, path) in &self.files {
+            let bytes = fs::read(path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
+            if !text.is_empty() {
+                heard[*stream] = place.lines(&text);
+            }
+        }
+        Ok(heard)
+    }
+}
