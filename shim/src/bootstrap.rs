@@ -2,7 +2,6 @@
 //! behind that died, the rest serves.
 
 use std::collections::HashMap;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use crate::events::{self, Teller, to_timestamp};
 use crate::house::House;
 use crate::reaper::{Exit, Reaper};
 use crate::server::Service;
-use crate::{info, protocol};
+use crate::{info, protocol, socket};
 
 /// Where our own state is, one folder per namespace of containerd below.
 const STATE_ROOT: &str = "/run/reprise";
@@ -83,10 +82,10 @@ impl Shim for Reprise {
             .unwrap_or(&opts.id)
             .to_owned();
         let address = opts.socket_address(&grouping);
-        if is_served(&address) {
+        if socket::is_served(&address) {
             return Ok(address);
         }
-        remove_socket(&address);
+        socket::remove(&address);
         spawn(opts, &grouping, Vec::new()).await
     }
 
@@ -107,9 +106,9 @@ impl Shim for Reprise {
             Err(error) => return Err(Error::Other(error.to_string())),
         }
         if let Some(address) = address
-            && !is_served(&address)
+            && !socket::is_served(&address)
         {
-            remove_socket(&address);
+            socket::remove(&address);
         }
         let exit = Exit::killed();
         Ok(DeleteResponse {
@@ -125,7 +124,7 @@ impl Shim for Reprise {
         if let Some(publishing) = self.publishing.lock().await.take() {
             drop(tokio::time::timeout(LAST_EVENTS, publishing).await);
         }
-        remove_socket(&self.address);
+        socket::remove(&self.address);
     }
 
     async fn create_task_service(&self, publisher: RemotePublisher) -> Service {
@@ -167,7 +166,7 @@ impl Reprise {
         let bundle = self.bundle_path()?;
         let address = read_run_file(&state_root.join(&self.id), "address");
         let mut ids = vec![self.id.clone()];
-        if let Some(address) = address.filter(|address| !is_served(address)) {
+        if let Some(address) = address.filter(|address| !socket::is_served(address)) {
             let entries = std::fs::read_dir(&state_root)
                 .into_iter()
                 .flatten()
@@ -219,20 +218,4 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 
 fn read_run_file(dir: &Path, name: &str) -> Option<String> {
     std::fs::read_to_string(dir.join(name)).ok()
-}
-
-fn socket_path(address: &str) -> &Path {
-    Path::new(address.strip_prefix("unix://").unwrap_or(address))
-}
-
-/// Whether a shim listens there.
-fn is_served(address: &str) -> bool {
-    UnixStream::connect(socket_path(address)).is_ok()
-}
-
-fn remove_socket(address: &str) {
-    if !address.is_empty() {
-        // Not there is as good.
-        std::fs::remove_file(socket_path(address)).ok();
-    }
 }

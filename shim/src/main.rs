@@ -25,6 +25,7 @@ mod reaper;
 mod request;
 mod runtime;
 mod server;
+mod socket;
 mod stdio;
 mod task;
 mod telemetry;

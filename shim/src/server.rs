@@ -16,7 +16,7 @@ use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::driver::{self, Ask, Context, Handle};
 use crate::request::CreateRequest;
-use crate::{metrics, protocol};
+use crate::{metrics, protocol, socket};
 
 /// How long the last answer has to get out before we go.
 const LAST_ANSWER: Duration = Duration::from_millis(20);
@@ -96,11 +96,23 @@ impl Service {
         if !self.is_unwanted.load(Ordering::Relaxed) || !self.containers().is_empty() {
             return;
         }
+        // Before the answer: who asks for this pod's shim from now on gets a new one,
+        // and when containerd's Delete has ended nothing of ours is left.
+        socket::remove(&self.context.address);
         let exit = Arc::clone(&self.exit);
         tokio::spawn(async move {
             tokio::time::sleep(LAST_ANSWER).await;
             exit.signal();
         });
+    }
+}
+
+/// Why a container is not made. "Unimplemented" would have containerd ask again in an
+/// older version of the protocol, and tell the user of that failure instead of ours.
+fn refused(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::Unimplemented => error.with_kind(ErrorKind::InvalidArgument),
+        _ => error,
     }
 }
 
@@ -121,7 +133,7 @@ impl Task for Service {
         let made = made
             .await
             .unwrap_or_else(|e| Err(Error::because("Create broke off", &e)));
-        let pid = made.map_err(|error| protocol::to_status(&id, &error))?;
+        let pid = made.map_err(|error| protocol::to_status(&id, &refused(error)))?;
         Ok(api::CreateTaskResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
