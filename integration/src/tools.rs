@@ -21,7 +21,7 @@ impl Tools {
     /// Says what is missing and which command makes it.
     pub fn find(containerd: &str) -> Result<Self> {
         let tools = Self {
-            root: from_env("REPRISE_TOOLS").unwrap_or_else(|| workspace().join("target/tools")),
+            root: tools_root(),
             reprise: from_env("REPRISE_BIN").unwrap_or_else(|| target().join("release")),
             containerd: containerd.to_owned(),
         };
@@ -30,6 +30,7 @@ impl Tools {
             tools.program("runc"),
             tools.program("crictl"),
             tools.program("criu"),
+            tools.program("containerd-shim-reprise-v2"),
             tools.cni().join("bridge"),
             tools.image("busybox"),
             tools.image("pause"),
@@ -78,6 +79,13 @@ impl Tools {
         self.root.join("cni")
     }
 
+    /// The directory with the suites of others, there after
+    /// `hack/setup conformance`.
+    #[must_use]
+    pub fn suites() -> PathBuf {
+        tools_root().join("suites")
+    }
+
     /// The library that lets CRIU dump other users' processes without
     /// `CAP_SYS_RESOURCE`; only for machines like that.
     #[must_use]
@@ -106,6 +114,10 @@ impl Tools {
     pub fn containerd_version(&self) -> &str {
         &self.containerd
     }
+}
+
+fn tools_root() -> PathBuf {
+    from_env("REPRISE_TOOLS").unwrap_or_else(|| workspace().join("target/tools"))
 }
 
 fn from_env(name: &str) -> Option<PathBuf> {

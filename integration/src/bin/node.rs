@@ -1,5 +1,5 @@
 //! Starts a private containerd node and runs a command inside it:
-//! `node [--containerd 2.3] [--config FILE] [--preload] -- COMMAND...`
+//! `node [--containerd 2.3] [--config FILE] [--preload] [--own-cgroups] -- COMMAND...`
 
 use anyhow::{Result, bail};
 use integration::node::{Criu, Node, NodeOptions};
@@ -21,6 +21,7 @@ fn main() -> Result<ExitCode> {
                 options.config = Some(fs::read_to_string(file)?);
             }
             "--preload" => options.criu = Criu::Preloaded,
+            "--own-cgroups" => options.own_cgroups = true,
             "--" => break,
             other => bail!("unknown option {other}; usage: node [OPTIONS] -- COMMAND..."),
         }

@@ -1,6 +1,6 @@
 //! Running programs inside a node.
 
-use super::{Node, SOCKET};
+use super::{Node, SOCKET, cgroups};
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 use std::ffi::OsStr;
@@ -53,9 +53,13 @@ impl Node {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["--mount", "--net", "--pid", "--target"])
+            .args(["--mount", "--net", "--pid", "--cgroup", "--target"])
             .arg(self.init.to_string())
-            .arg("--")
+            .arg("--");
+        if self.cgroups.is_some() {
+            command.args(["sh", "-c", cgroups::JOIN, "join-cgroups"]);
+        }
+        command
             .arg(program)
             .env_clear()
             .env(
@@ -71,7 +75,8 @@ impl Node {
             .env("CONTAINERD_ADDRESS", SOCKET)
             .env("CONTAINERD_NAMESPACE", "k8s.io")
             .env("CONTAINER_RUNTIME_ENDPOINT", format!("unix://{SOCKET}"))
-            .env("IMAGE_SERVICE_ENDPOINT", format!("unix://{SOCKET}"));
+            .env("IMAGE_SERVICE_ENDPOINT", format!("unix://{SOCKET}"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

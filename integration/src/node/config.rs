@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// containerd's config.toml.
-pub(super) fn containerd(cni: &Path) -> String {
+pub(super) fn containerd(cni: &Path, default_runtime: &str) -> String {
     let cni = cni.display();
     format!(
         r#"version = 3
@@ -31,7 +31,7 @@ state = "/run/containerd"
   conf_dir = "/etc/cni/net.d"
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
-  default_runtime_name = "runc"
+  default_runtime_name = "{default_runtime}"
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -44,8 +44,17 @@ state = "/run/containerd"
     )
 }
 
-/// The pod network: a bridge in the node's own network namespace.
-pub(super) const CNI: &str = r#"{
+/// The pod network: a bridge in the node's own network namespace, with host
+/// ports if they are wanted; looking for them costs each pod a process.
+pub(super) fn network(host_ports: bool) -> String {
+    let ports = if host_ports { PORTMAP } else { "" };
+    CNI.replace("@PORTMAP@", ports)
+}
+
+const PORTMAP: &str = r#",
+    { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }"#;
+
+const CNI: &str = r#"{
   "cniVersion": "1.0.0",
   "name": "node",
   "plugins": [
@@ -59,7 +68,7 @@ pub(super) const CNI: &str = r#"{
         "ranges": [[{ "subnet": "10.88.0.0/16" }]],
         "routes": [{ "dst": "0.0.0.0/0" }]
       }
-    }
+    }@PORTMAP@
   ]
 }
 "#;

@@ -3,9 +3,24 @@
 # Makes the node's file system, tells that it is ready, lives until its standard
 # input closes (whichever way the harness ended), and then removes everything.
 #
-#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS
+#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS own|""
+#
+# "own": it is in a cgroup namespace, and sees its own cgroups only.
 set -eu
-dir=$1 root=$2 template=$3 cgroup=$4 cni=$5
+dir=$1 root=$2 template=$3 cgroup=$4 cni=$5 cgroups=$6
+
+if [ -n "$cgroups" ]; then
+    hierarchies=$(sed -nE 's#^.* (/sys/fs/cgroup[^ ]*) [^-]*- (cgroup2?) [^ ]+ rw,?(.*)#\1 \2 \3#p' /proc/self/mountinfo)
+    umount -R /sys/fs/cgroup
+    case $hierarchies in
+        "/sys/fs/cgroup "*) ;;
+        *) mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup ;;
+    esac
+    echo "$hierarchies" | while read -r place kind controllers; do
+        mkdir -p "$place"
+        mount -t "$kind" ${controllers:+-o "$controllers"} cgroup "$place"
+    done
+fi
 
 # A private, writable view of two host directories.
 for host in /etc /var/lib; do

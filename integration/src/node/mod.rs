@@ -5,6 +5,7 @@
 //! when the harness lets go of it, however the harness ended. The host's
 //! containerd, CNI and `/run` are never touched, and many nodes run at once.
 
+mod cgroups;
 mod command;
 mod config;
 mod options;
@@ -31,6 +32,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const INIT: &str = include_str!("init.sh");
+/// Tests that restart containerd first want to see it gone.
+const KEEP_ALIVE: &str = r#"while :; do containerd "$@"; sleep 3; done"#;
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// A private containerd with its own processes, mounts, network and cgroups.
@@ -45,6 +48,9 @@ pub struct Node {
     init: Pid,
     network: File,
     containerd: Mutex<Option<Child>>,
+    environment: Vec<(String, String)>,
+    keep_alive: bool,
+    cgroups: Option<cgroups::OwnCgroups>,
     cri: Cri,
 }
 
@@ -83,13 +89,19 @@ impl Node {
         }
         let log = log_path(&base, &id)?;
 
-        let mut unshare = Command::new("unshare")
+        let cgroups = options.own_cgroups.then(|| cgroups::OwnCgroups::new(&id));
+        let mut unshare = match &cgroups {
+            Some(cgroups) => cgroups.unshare(),
+            None => Command::new("unshare"),
+        };
+        let mut unshare = unshare
             .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
             .arg("bash")
             .arg(dir.join("init.sh"))
             .args([&*dir, &*root, template.as_deref().unwrap_or(Path::new(""))])
             .arg(&id)
             .arg(tools.cni())
+            .arg(if options.own_cgroups { "own" } else { "" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::options().append(true).open(&log)?)
@@ -111,6 +123,9 @@ impl Node {
             init,
             network,
             containerd: Mutex::new(None),
+            environment: options.environment.clone(),
+            keep_alive: options.keep_alive,
+            cgroups,
             cri,
         };
         node.start_containerd()?;
@@ -188,8 +203,14 @@ impl Node {
     pub fn start_containerd(&self) -> Result<()> {
         let log = File::options().append(true).open(&self.log)?;
         let config = self.dir.join("containerd.toml");
-        let child = self
-            .command("containerd")
+        let mut containerd = if self.keep_alive {
+            let mut shell = self.command("bash");
+            shell.args(["-c", KEEP_ALIVE, "keep-alive"]);
+            shell
+        } else {
+            self.command("containerd")
+        };
+        let child = containerd
             .arg("--config")
             .arg(config)
             .stdin(Stdio::null())
@@ -255,6 +276,7 @@ impl Drop for Node {
         if let Some(mut nsenter) = self.lock_containerd().take() {
             nsenter.wait().ok();
         }
+        drop(self.cgroups.take());
     }
 }
 
@@ -291,9 +313,12 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
     options.criu.install(&dir.join("bin"), tools)?;
     fs::write(
         dir.join("containerd.toml"),
-        config::containerd(&tools.cni()),
+        config::containerd(&tools.cni(), &options.default_runtime),
     )?;
-    fs::write(dir.join("cni.conflist"), config::CNI)?;
+    fs::write(
+        dir.join("cni.conflist"),
+        config::network(options.host_ports),
+    )?;
     fs::write(dir.join("init.sh"), INIT)?;
     if let Some(reprise) = &options.config {
         fs::write(dir.join("reprise.toml"), reprise)?;

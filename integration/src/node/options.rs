@@ -16,8 +16,20 @@ pub struct NodeOptions {
     pub config: Option<String>,
     /// Which `criu` is found on the node's PATH.
     pub criu: Criu,
+    /// The handler of pods that name none.
+    pub default_runtime: String,
+    /// Environment variables of containerd and everything else on the node.
+    pub environment: Vec<(String, String)>,
+    /// Whether pods can have ports of the host.
+    pub host_ports: bool,
+    /// Whether the node has its own cgroup namespace: nothing on it meets
+    /// another node's cgroups, whatever paths it chooses.
+    pub own_cgroups: bool,
+    /// Whether a containerd that ends is started again, as a service manager
+    /// would.
+    pub keep_alive: bool,
     /// Use this containerd root as it is, without any image.
-    pub(super) images_root: Option<PathBuf>,
+    pub(crate) images_root: Option<PathBuf>,
 }
 
 impl Default for NodeOptions {
@@ -26,6 +38,11 @@ impl Default for NodeOptions {
             containerd: DEFAULT_CONTAINERD.to_owned(),
             config: None,
             criu: Criu::Real,
+            default_runtime: "runc".to_owned(),
+            environment: Vec::new(),
+            host_ports: false,
+            own_cgroups: false,
+            keep_alive: false,
             images_root: None,
         }
     }

@@ -38,6 +38,19 @@ pub(super) fn cgroups_named(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Removes the groups of this name with all that are below; a process that is
+/// just ending keeps its group for a moment.
+pub(super) fn remove_cgroups_named(name: &str) {
+    for _ in 0..100 {
+        let groups = cgroups_named(name);
+        if groups.is_empty() {
+            return;
+        }
+        groups.iter().for_each(|group| remove_cgroup(group));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// The directories in a directory.
 pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir)
