@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo gaps test setup lint build clean
+.PHONY: help demo gaps test conformance setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,6 +16,10 @@ gaps: setup ## the same containers under runc and under Reprise, compared (GAPS=
 
 test: setup lint ## everything CI runs: lints, unit and integration tests
 	hack/test
+
+conformance: ## critest and containerd's own suites, under runc and under reprise
+	hack/setup conformance
+	hack/conformance
 
 setup: ## install and build what tests need (cached outside the checkout)
 	hack/setup

@@ -5,6 +5,7 @@
 //! imports Reprise: only its two binaries are started.
 
 pub mod checkpoints;
+pub mod conformance;
 pub mod containerd;
 pub mod cri;
 pub mod demo;

@@ -1,0 +1,81 @@
+//! Suites that others wrote, run under `runc` and under `reprise` side by side.
+//!
+//! critest, containerd's client suite and its CRI suite; each runtime has a node
+//! of its own, the same in everything else, and both run the same tests at the
+//! same time. A test that runc's shim passes and ours does not is a bug of ours,
+//! a skip included.
+
+mod gotest;
+mod lane;
+mod options;
+mod outcome;
+mod registry;
+mod report;
+mod suite;
+
+pub use options::Options;
+pub use outcome::{Outcome, Runtime};
+pub use report::Report;
+
+use crate::tools::workspace;
+use anyhow::{Context, Result};
+use lane::{Lane, Tried};
+use registry::Registry;
+use std::collections::BTreeMap;
+use std::fs;
+use suite::Suite;
+
+/// Runs the suites, prints the table, writes the files, and tells whether
+/// there is nothing that only runc passes.
+///
+/// # Errors
+/// When a suite cannot be run at all.
+#[allow(clippy::print_stdout, reason = "the command talks to its user")]
+pub fn run(options: &Options) -> Result<bool> {
+    let out = workspace().join("target/conformance");
+    fs::create_dir_all(&out)?;
+    let registry = Registry::prepare(&out)?;
+    let mut report = Report::default();
+    for suite in &options.suites {
+        let began = std::time::Instant::now();
+        let [runc, reprise] = side_by_side(*suite, options, &registry)
+            .with_context(|| format!("running {}", suite.name()))?;
+        let found = report::compare(*suite, &runc, &reprise);
+        println!("{}", found.summary(began.elapsed()));
+        report.add(found);
+    }
+    println!("\n{}", report.table());
+    fs::write(out.join("report.json"), report.json()?)?;
+    fs::write(out.join("reasons.json"), report.reasons_json()?)?;
+    fs::write(out.join("table.txt"), report.table())?;
+    println!(
+        "written: {0}/report.json, {0}/reasons.json, {0}/table.txt, {0}/logs",
+        out.display()
+    );
+    Ok(report.is_conformant())
+}
+
+/// What became of each test, by its name.
+type Results = BTreeMap<String, Tried>;
+
+/// Runs one suite under both runtimes at the same time.
+fn side_by_side(suite: Suite, options: &Options, registry: &Registry) -> Result<[Results; 2]> {
+    std::thread::scope(|scope| {
+        let lanes = Runtime::BOTH.map(|runtime| {
+            scope.spawn(move || -> Result<Results> {
+                let mut lane = Lane::open(suite, runtime, registry)?;
+                let tests = lane.tests()?;
+                let chosen = tests.iter().filter(|test| options.wants(test));
+                lane.run_all(chosen)
+            })
+        });
+        let mut results = lanes.into_iter().map(|lane| match lane.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        let (Some(runc), Some(reprise)) = (results.next(), results.next()) else {
+            unreachable!("there are two lanes");
+        };
+        Ok([runc?, reprise?])
+    })
+}

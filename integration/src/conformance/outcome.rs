@@ -1,0 +1,86 @@
+//! What can become of a test.
+
+use std::fmt;
+
+/// The two runtimes that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// containerd's shim with runc.
+    Runc,
+    /// Ours.
+    Reprise,
+}
+
+impl Runtime {
+    /// Both, the yardstick first.
+    pub const BOTH: [Self; 2] = [Self::Runc, Self::Reprise];
+
+    /// Its handler in containerd's CRI plugin.
+    #[must_use]
+    pub fn handler(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Reprise => "reprise",
+        }
+    }
+
+    /// Its runtime type in containerd.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Runc => "io.containerd.runc.v2",
+            Self::Reprise => "io.containerd.reprise.v2",
+        }
+    }
+}
+
+/// What became of a test; the texts are the test's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran and was content.
+    Passed,
+    /// It found that it cannot be run here.
+    Skipped(String),
+    /// It ran and was not content.
+    Failed(String),
+    /// It was ended at its deadline.
+    TimedOut(String),
+}
+
+impl Outcome {
+    /// Whether it passed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        *self == Self::Passed
+    }
+
+    /// The worse of two, for names that occur twice.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        if self.rank() >= other.rank() {
+            self
+        } else {
+            other
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Passed => 0,
+            Self::Skipped(_) => 1,
+            Self::Failed(_) => 2,
+            Self::TimedOut(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => write!(f, "passed"),
+            Self::Skipped(why) => write!(f, "skipped: {why}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::TimedOut(why) => write!(f, "timed out: {why}"),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The comparison: who passed what, and why not.
+
+use super::Results;
+use super::lane::Tried;
+use super::suite::Suite;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// What became of the tests of all suites; `report.json`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Passed by both.
+    pub both: Vec<String>,
+    /// Passed by neither.
+    pub neither: Vec<String>,
+    /// Passed by runc's shim and not by ours: bugs of ours.
+    pub only_runc: Vec<String>,
+    /// Passed by ours alone.
+    pub only_reprise: Vec<String>,
+    #[serde(skip)]
+    reasons: BTreeMap<String, Reasons>,
+    #[serde(skip)]
+    counts: Vec<(&'static str, [usize; 4])>,
+}
+
+/// Why a test did not pass, in its own words; `reasons.json`.
+#[derive(Clone, Debug, Serialize)]
+struct Reasons {
+    runc: String,
+    reprise: String,
+    /// Outcomes of first tries, where a second try had another.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    first_try: Vec<String>,
+}
+
+/// What became of the tests of one suite.
+pub(super) struct Compared {
+    suite: Suite,
+    report: Report,
+}
+
+/// Puts the results of both runtimes beside each other.
+pub(super) fn compare(suite: Suite, runc: &Results, reprise: &Results) -> Compared {
+    let mut report = Report::default();
+    let names: BTreeSet<&String> = runc.keys().chain(reprise.keys()).collect();
+    for name in names {
+        let full = format!("{}: {name}", suite.name());
+        let (runc, reprise) = (runc.get(name), reprise.get(name));
+        let passed = |tried: Option<&Tried>| tried.is_some_and(|tried| tried.outcome.passed());
+        let list = match (passed(runc), passed(reprise)) {
+            (true, true) => &mut report.both,
+            (false, false) => &mut report.neither,
+            (true, false) => &mut report.only_runc,
+            (false, true) => &mut report.only_reprise,
+        };
+        list.push(full.clone());
+        let reasons = Reasons {
+            runc: said(runc),
+            reprise: said(reprise),
+            first_try: [("runc", runc), ("reprise", reprise)]
+                .into_iter()
+                .filter_map(|(who, tried)| Some(format!("{who} {}", tried?.first.as_ref()?)))
+                .collect(),
+        };
+        if !(passed(runc) && passed(reprise) && reasons.first_try.is_empty()) {
+            report.reasons.insert(full, reasons);
+        }
+    }
+    Compared { suite, report }
+}
+
+fn said(tried: Option<&Tried>) -> String {
+    tried.map_or_else(
+        || "not reached".to_owned(),
+        |tried| tried.outcome.to_string(),
+    )
+}
+
+impl Compared {
+    /// One line for the screen.
+    pub(super) fn summary(&self, took: Duration) -> String {
+        let [both, neither, runc, reprise] = self.report.sizes();
+        format!(
+            "{}: {both} both, {neither} neither, {runc} only runc, {reprise} only reprise, in {} s",
+            self.suite.name(),
+            took.as_secs()
+        )
+    }
+}
+
+impl Report {
+    /// Takes in a suite.
+    pub(super) fn add(&mut self, found: Compared) {
+        let report = found.report;
+        self.counts.push((found.suite.name(), report.sizes()));
+        self.both.extend(report.both);
+        self.neither.extend(report.neither);
+        self.only_runc.extend(report.only_runc);
+        self.only_reprise.extend(report.only_reprise);
+        self.reasons.extend(report.reasons);
+    }
+
+    /// Whether our shim passes all that runc's passes, and anything was run.
+    #[must_use]
+    pub fn is_conformant(&self) -> bool {
+        self.only_runc.is_empty() && !self.both.is_empty()
+    }
+
+    pub(super) fn json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    pub(super) fn reasons_json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(&self.reasons)?)
+    }
+
+    fn sizes(&self) -> [usize; 4] {
+        [
+            &self.both,
+            &self.neither,
+            &self.only_runc,
+            &self.only_reprise,
+        ]
+        .map(Vec::len)
+    }
+
+    /// The table for people: counts, and each test that not both passed with
+    /// its reasons.
+    pub(super) fn table(&self) -> String {
+        let mut text = format!(
+            "{:10}{:>8}{:>10}{:>12}{:>15}\n",
+            "suite", "both", "neither", "only runc", "only reprise"
+        );
+        let all = ("all", self.sizes());
+        for (name, [both, neither, runc, reprise]) in self.counts.iter().chain([&all]) {
+            writeln!(
+                text,
+                "{name:10}{both:>8}{neither:>10}{runc:>12}{reprise:>15}"
+            )
+            .ok();
+        }
+        for (title, tests) in [
+            ("Only runc", &self.only_runc),
+            ("Only reprise", &self.only_reprise),
+            ("Neither", &self.neither),
+        ] {
+            self.section(&mut text, title, tests.iter());
+        }
+        let retried = self
+            .both
+            .iter()
+            .filter(|name| self.reasons.contains_key(*name));
+        self.section(&mut text, "Both, after a second try", retried);
+        text
+    }
+
+    fn section<'t>(&self, text: &mut String, title: &str, tests: impl Iterator<Item = &'t String>) {
+        for (number, name) in tests.enumerate() {
+            if number == 0 {
+                writeln!(text, "\n{title}:").ok();
+            }
+            writeln!(text, "  {name}").ok();
+            let Some(reasons) = self.reasons.get(name) else {
+                continue;
+            };
+            if reasons.runc == reasons.reprise {
+                writeln!(text, "      {}", reasons.runc).ok();
+            } else {
+                writeln!(text, "      runc     {}", reasons.runc).ok();
+                writeln!(text, "      reprise  {}", reasons.reprise).ok();
+            }
+            for first in &reasons.first_try {
+                writeln!(text, "      first try: {first}").ok();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::Outcome;
+    use super::*;
+
+    fn results(outcomes: &[(&str, Outcome)]) -> Results {
+        let tried = |outcome: &Outcome| Tried {
+            outcome: outcome.clone(),
+            first: None,
+        };
+        outcomes
+            .iter()
+            .map(|(name, outcome)| ((*name).to_owned(), tried(outcome)))
+            .collect()
+    }
+
+    #[test]
+    fn a_skip_of_ours_alone_is_a_loss() {
+        let skipped = || Outcome::Skipped("not announced".into());
+        let runc = results(&[
+            ("A", Outcome::Passed),
+            ("B", Outcome::Passed),
+            ("C", skipped()),
+        ]);
+        let reprise = results(&[("A", Outcome::Passed), ("B", skipped()), ("C", skipped())]);
+        let report = compare(Suite::Client, &runc, &reprise).report;
+        assert_eq!(report.both, ["client: A"]);
+        assert_eq!(report.only_runc, ["client: B"]);
+        assert_eq!(report.neither, ["client: C"]);
+        assert!(!report.is_conformant());
+    }
+
+    #[test]
+    fn a_test_that_ours_never_reached_is_a_loss() {
+        let runc = results(&[("A", Outcome::Passed), ("A/sub", Outcome::Passed)]);
+        let reprise = results(&[("A", Outcome::Failed("x".into()))]);
+        let report = compare(Suite::Cri, &runc, &reprise).report;
+        assert_eq!(report.only_runc, ["cri: A", "cri: A/sub"]);
+    }
+
+    #[test]
+    fn nothing_run_is_not_conformant() {
+        assert!(!Report::default().is_conformant());
+    }
+}
