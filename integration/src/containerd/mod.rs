@@ -5,6 +5,7 @@ pub mod proto;
 
 use crate::grpc::{Grpc, Refused};
 use anyhow::{Context, Result};
+use prost::Message;
 use proto::*;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -33,6 +34,8 @@ pub struct NewTask<'a> {
     pub rootfs: Vec<Mount>,
     /// Where its output goes.
     pub output: &'a Output,
+    /// Whether systemd makes its cgroups.
+    pub systemd: bool,
 }
 
 /// Where a process's output goes: two files, or one for a terminal.
@@ -64,12 +67,19 @@ impl Containerd {
     /// # Errors
     /// containerd's. The container is gone then.
     pub fn create(&self, new: NewTask<'_>) -> Result<u32, Refused> {
+        let options = new.systemd.then(|| Any {
+            type_url: "containerd.runc.v1.Options".to_owned(),
+            value: RuncOptions {
+                systemd_cgroup: true,
+            }
+            .encode_to_vec(),
+        });
         let container = Container {
             id: new.id.to_owned(),
             labels: HashMap::new(),
             runtime: Some(Runtime {
                 name: new.runtime.to_owned(),
-                options: None,
+                options: options.clone(),
             }),
             spec: Some(any(SPEC, new.spec)),
         };
@@ -83,6 +93,7 @@ impl Containerd {
             stdout: new.output.stdout.clone(),
             stderr: new.output.stderr.clone(),
             terminal: new.output.terminal,
+            options,
             ..CreateTaskRequest::default()
         };
         let made = self.call::<_, CreateTaskResponse>("tasks.v1.Tasks/Create", task);
@@ -138,6 +149,21 @@ impl Containerd {
             signal: 9,
             all: true,
             ..KillRequest::default()
+        };
+        self.call::<_, Empty>("tasks.v1.Tasks/Kill", request)
+            .map(drop)
+    }
+
+    /// Sends a signal to one process of a container.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn kill_one(&self, id: &str, exec: &str, signal: u32) -> Result<(), Refused> {
+        let request = KillRequest {
+            container_id: id.to_owned(),
+            exec_id: exec.to_owned(),
+            signal,
+            all: false,
         };
         self.call::<_, Empty>("tasks.v1.Tasks/Kill", request)
             .map(drop)

@@ -37,6 +37,13 @@ pub struct Container {
     pub spec: Option<Any>,
 }
 
+/// `containerd.runc.v1.Options`.
+#[derive(Clone, PartialEq, Message)]
+pub struct RuncOptions {
+    #[prost(bool, tag = "9")]
+    pub systemd_cgroup: bool,
+}
+
 /// Create's request, and its answer.
 #[derive(Clone, PartialEq, Message)]
 pub struct OneContainer {

@@ -26,6 +26,8 @@ pub struct Case {
     pub needs: Vec<Need>,
     /// Where we are stricter on purpose.
     pub stricter: Option<Stricter>,
+    /// What is seen and not compared.
+    pub ignored: Vec<&'static str>,
 }
 
 /// What is run and looked at.
@@ -42,11 +44,13 @@ pub enum Body {
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 pub struct Bundle {
     /// A shell script that fills `$ROOT`, a layer on the base image.
-    pub image: Option<&'static str>,
+    pub image: Option<String>,
+    /// Whether the cgroup driver is systemd's.
+    pub systemd: bool,
     /// Whether its layer is mapped for the user namespace of the spec.
     pub mapped_layer: bool,
     /// A shell script that is run on the node before Create, in `$P`.
-    pub before: Option<&'static str>,
+    pub before: Option<String>,
     /// How containerd's default spec is changed.
     pub changes: Vec<Change>,
     /// What its first process does.
@@ -77,7 +81,7 @@ pub enum Look {
     /// By a shell script on the node, while the container runs.
     Node(&'static str, &'static str),
     /// By a shell script on the node, after the container is gone.
-    After(&'static str, &'static str),
+    After(&'static str, String),
 }
 
 /// A process that is added to a container.
@@ -139,6 +143,7 @@ impl Case {
             body: Body::Bundle(Box::default()),
             needs: Vec::new(),
             stricter: None,
+            ignored: Vec::new(),
         }
     }
 
@@ -162,6 +167,13 @@ impl Case {
         self
     }
 
+    /// Without comparing this, which must differ.
+    #[must_use]
+    pub fn ignoring(mut self, seen: &'static str) -> Self {
+        self.ignored.push(seen);
+        self
+    }
+
     /// We are stricter on purpose; `holds` tells whether exactly so.
     #[must_use]
     pub fn stricter(
@@ -176,8 +188,8 @@ impl Case {
 
     /// On an image with more in it: a shell script that fills `$ROOT`.
     #[must_use]
-    pub fn image(self, script: &'static str) -> Self {
-        self.with(|bundle| bundle.image = Some(script))
+    pub fn image(self, script: impl Into<String>) -> Self {
+        self.with(|bundle| bundle.image = Some(script.into()))
     }
 
     /// In a user namespace, on layers that are mapped for it.
@@ -187,10 +199,22 @@ impl Case {
             .spec(|spec| spec.user_namespace(super::stand::HOST_ID))
     }
 
+    /// With containerd's own seccomp profile.
+    #[must_use]
+    pub fn default_seccomp(self) -> Self {
+        self.spec(|spec| spec.set("/linux/seccomp", super::run::CONTAINERDS_PROFILE))
+    }
+
+    /// With systemd's cgroup driver.
+    #[must_use]
+    pub fn systemd(self) -> Self {
+        self.with(|bundle| bundle.systemd = true)
+    }
+
     /// After a shell script on the node, in `$P`.
     #[must_use]
-    pub fn before(self, script: &'static str) -> Self {
-        self.with(|bundle| bundle.before = Some(script))
+    pub fn before(self, script: impl Into<String>) -> Self {
+        self.with(|bundle| bundle.before = Some(script.into()))
     }
 
     /// With another spec.
@@ -248,8 +272,8 @@ impl Case {
 
     /// Looked at by a shell script on the node after it is gone.
     #[must_use]
-    pub fn after(self, name: &'static str, script: &'static str) -> Self {
-        self.look(Look::After(name, script))
+    pub fn after(self, name: &'static str, script: impl Into<String>) -> Self {
+        self.look(Look::After(name, script.into()))
     }
 
     /// As restored from a checkpoint, too.

@@ -1,6 +1,7 @@
 //! Compares what was seen under both runtimes.
 
 use super::case::Stricter;
+use super::words;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -26,13 +27,43 @@ pub(super) fn judge(
     reprise: &Value,
     stricter: Option<&Stricter>,
 ) -> (Verdict, String) {
+    let mut other_words = Vec::new();
+    let reprise = &mut reprise.clone();
+    translate(runc, reprise, &mut other_words);
     match stricter {
         Some(declared) if (declared.holds)(runc, reprise) => {
             (Verdict::Stricter, declared.why.to_owned())
         }
-        Some(_) if runc == reprise => (Verdict::Same, "not stricter after all".to_owned()),
-        _ if runc == reprise => (Verdict::Same, String::new()),
+        Some(_) if runc == &*reprise => (Verdict::Same, "not stricter after all".to_owned()),
+        _ if runc == &*reprise => (Verdict::Same, other_words.join("\n")),
         _ => (Verdict::Differs, differences(runc, reprise).join("\n")),
+    }
+}
+
+/// Puts runc's words in the place of ours where ours tell the same.
+fn translate(runc: &Value, reprise: &mut Value, other_words: &mut Vec<String>) {
+    match (runc, reprise) {
+        (Value::Object(a), Value::Object(b)) => {
+            for (key, ours) in b.iter_mut() {
+                let Some(runcs) = a.get(key) else { continue };
+                if let ("cause", Value::String(said), Value::String(says)) =
+                    (key.as_str(), runcs, &mut *ours)
+                {
+                    if said != says && words::tells_all(says, said) {
+                        other_words.push(format!("in other words: `{says}` for `{said}`"));
+                        *says = said.clone();
+                    }
+                } else {
+                    translate(runcs, ours, other_words);
+                }
+            }
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            for (runcs, ours) in a.iter().zip(b) {
+                translate(runcs, ours, other_words);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -69,7 +100,14 @@ fn walk(at: &str, runc: &Value, reprise: &Value, found: &mut Vec<String>) {
                     .map(|line| format!("{at}: only reprise: {line}")),
             );
             if ours.is_empty() && theirs.is_empty() && a != b {
-                found.push(format!("{at}: the same lines in another order or number"));
+                let places = a.iter().zip(b).position(|(one, other)| one != other);
+                let place = places.unwrap_or(a.len().min(b.len()));
+                let of = |list: &[Value]| list.get(place).map_or("nothing".to_owned(), shown);
+                found.push(format!(
+                    "{at}: another order or number of lines: line {place} is {} under runc, {} under reprise",
+                    of(a),
+                    of(b)
+                ));
             }
         }
         (a, b) if a != b => {

@@ -67,6 +67,21 @@ impl Choice {
         (self.rows.is_empty() || self.rows.contains(&case.row))
             && self.named.as_ref().is_none_or(|w| case.name.contains(w))
     }
+
+    fn job<'c>(&self, case: &'c Case) -> Option<Job<'c>> {
+        let restorable = match &case.body {
+            Body::Bundle(bundle) => bundle.restored != Restored::Not,
+            Body::Free(_) => false,
+        };
+        let mut variants = Vec::new();
+        if self.cold {
+            variants.push(Variant::Cold);
+        }
+        if self.restored && restorable {
+            variants.push(Variant::Restored);
+        }
+        (self.takes(case) && !variants.is_empty()).then_some(Job { case, variants })
+    }
 }
 
 /// All cases, in the order of their rows.
@@ -75,11 +90,17 @@ pub fn cases() -> Vec<Case> {
     cases::all()
 }
 
-/// One case, cold or restored.
-#[derive(Clone, Copy)]
+/// One case, cold, restored, or one after the other.
 struct Job<'c> {
     case: &'c Case,
-    restored: bool,
+    variants: Vec<Variant>,
+}
+
+/// How a case's container comes to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Cold,
+    Restored,
 }
 
 /// Runs cases and judges them.
@@ -87,22 +108,7 @@ struct Job<'c> {
 /// # Errors
 /// When the node does not start. What fails in a case is a difference.
 pub fn run(choice: &Choice, cases: &[Case]) -> Result<Report> {
-    let mut jobs = Vec::new();
-    for case in cases.iter().filter(|case| choice.takes(case)) {
-        let restorable = match &case.body {
-            Body::Bundle(bundle) => bundle.restored != Restored::Not,
-            Body::Free(_) => false,
-        };
-        for restored in [false, true] {
-            let wanted = match restored {
-                false => choice.cold,
-                true => choice.restored && restorable,
-            };
-            if wanted {
-                jobs.push(Job { case, restored });
-            }
-        }
-    }
+    let jobs: Vec<Job<'_>> = cases.iter().filter_map(|case| choice.job(case)).collect();
     let stand = Stand::new()?;
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
@@ -110,9 +116,9 @@ pub fn run(choice: &Choice, cases: &[Case]) -> Result<Report> {
         for _ in 0..choice.at_once.max(1) {
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let entry = job.judged(&stand);
+                    let entries = job.judged(&stand);
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.push(entry);
+                    done.extend(entries);
                 }
             });
         }
@@ -123,11 +129,18 @@ pub fn run(choice: &Choice, cases: &[Case]) -> Result<Report> {
 }
 
 impl Job<'_> {
-    fn judged(&self, stand: &Stand) -> Entry {
+    fn judged(&self, stand: &Stand) -> Vec<Entry> {
+        let variants = self.variants.iter();
+        variants
+            .map(|variant| self.entry(stand, *variant))
+            .collect()
+    }
+
+    fn entry(&self, stand: &Stand, variant: Variant) -> Entry {
         let begun = Instant::now();
-        let case = match self.restored {
-            true => format!("{} (restored)", self.case.name),
-            false => self.case.name.to_owned(),
+        let case = match variant {
+            Variant::Cold => self.case.name.to_owned(),
+            Variant::Restored => format!("{} (restored)", self.case.name),
         };
         let mut entry = Entry {
             row: self.case.row,
@@ -143,8 +156,14 @@ impl Job<'_> {
             missing.clone_into(&mut entry.why);
             return entry;
         }
-        match self.seen(stand) {
-            Ok((runc, reprise, by_design)) => {
+        match self.seen(stand, variant) {
+            Ok((mut runc, mut reprise, by_design)) => {
+                for seen in [&mut runc, &mut reprise] {
+                    self.case
+                        .ignored
+                        .iter()
+                        .for_each(|key| drop(seen[*key].take()));
+                }
                 let declared = self.case.stricter.as_ref();
                 (entry.verdict, entry.why) = judge::judge(&runc, &reprise, declared);
                 (entry.runc, entry.reprise) = (runc, reprise);
@@ -162,7 +181,7 @@ impl Job<'_> {
     }
 
     /// What is seen under both, and why ours was not restored, if by design.
-    fn seen(&self, stand: &Stand) -> Result<(Value, Value, Option<String>)> {
+    fn seen(&self, stand: &Stand, variant: Variant) -> Result<(Value, Value, Option<String>)> {
         let bundle = match &self.case.body {
             Body::Free(free) => {
                 let runc = free(stand, Runtime::Runc)?;
@@ -170,7 +189,7 @@ impl Job<'_> {
             }
             Body::Bundle(bundle) => bundle,
         };
-        if self.restored {
+        if variant == Variant::Restored {
             let tag = format!("{}-{}", self.case.row, self.case.name);
             let compared = restored::compare(stand, bundle, &tag)?;
             return Ok((compared.runc, compared.reprise, compared.why));

@@ -4,11 +4,12 @@
 use super::stand::{Runtime, Stand};
 use crate::containerd::Output;
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -70,13 +71,17 @@ impl<'s> Place<'s> {
         format!("{}/{}", self.stand.node().cgroup(), self.id)
     }
 
-    /// A text of a case with this place's words filled in: `@P@`, `@ID@` and
-    /// `@CGROUP@`.
+    /// A text of a case with this place's words filled in: `@P@`, `@ID@`,
+    /// `@CGROUP@` and `@NODECG@`, the parent of all cgroups.
     #[must_use]
     pub fn fill(&self, text: &str) -> String {
         text.replace("@P@", &self.dir.display().to_string())
             .replace("@ID@", &self.id)
             .replace("@CGROUP@", &self.cgroup())
+            .replace(
+                "@NODECG@",
+                self.stand.node().cgroup().trim_start_matches('/'),
+            )
     }
 
     /// A text that was seen, with this place's words taken out.
@@ -126,55 +131,87 @@ impl<'s> Place<'s> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Files for the output of a process.
+    /// What is left of the container and must not be: cgroups, mounts, its bundle.
     ///
     /// # Errors
-    /// When a terminal's pipe cannot be made.
+    /// When the node cannot be looked at.
+    pub fn left(&self) -> Result<Vec<String>> {
+        let node = self.stand.node();
+        let mut left = Vec::new();
+        for group in node.cgroups() {
+            if group.ends_with(&self.id) {
+                left.push(format!("cgroup {}", group.display()));
+            }
+        }
+        for dir in [
+            "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+            "/run/reprise/k8s.io",
+        ] {
+            let dir = format!("{dir}/{}", self.id);
+            if node.path(&dir).exists() {
+                left.push(format!("file {dir}"));
+            }
+            left.extend(self.mounts(&dir)?.iter().map(|at| format!("mount {at}")));
+        }
+        Ok(left.iter().map(|line| self.plain(line)).collect())
+    }
+
+    /// The node's mounts at and below a directory.
+    fn mounts(&self, dir: &str) -> Result<Vec<String>> {
+        let table = fs::read_to_string(self.stand.node().path("/proc/1/mountinfo"))?;
+        let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below = places.filter(|place| {
+            let rest = place.strip_prefix(dir);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        Ok(below.map(str::to_owned).collect())
+    }
+
+    /// Pipes for the output of a process, one for a terminal.
+    ///
+    /// # Errors
+    /// When they cannot be made.
     pub fn output(&self, name: &str, terminal: bool) -> Result<Heard> {
-        let path = |stream: &str| self.dir.join(format!("{name}.{stream}"));
-        if terminal {
-            let pipe = path("tty");
+        let names: &[&'static str] = match terminal {
+            true => &["terminal"],
+            false => &["stdout", "stderr"],
+        };
+        let mut streams = Vec::new();
+        let mut paths = Vec::new();
+        for stream in names {
+            let pipe = self.dir.join(format!("{name}.{stream}"));
             nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600))?;
             // Open before anybody writes: what is written then stays in the pipe.
             let reader = fs::File::options()
                 .read(true)
                 .custom_flags(OFlag::O_NONBLOCK.bits())
                 .open(&pipe)?;
-            let output = Output {
-                stdout: pipe.display().to_string(),
-                stderr: String::new(),
-                terminal,
-            };
-            return Ok(Heard {
-                output,
-                tty: Some(reader),
-                files: Vec::new(),
-            });
+            fcntl(reader.as_raw_fd(), FcntlArg::F_SETPIPE_SZ(1 << 20))?;
+            streams.push((*stream, reader));
+            paths.push(pipe.display().to_string());
         }
-        let (stdout, stderr) = (path("stdout"), path("stderr"));
+        let mut paths = paths.into_iter();
         let output = Output {
-            stdout: format!("file://{}", stdout.display()),
-            stderr: format!("file://{}", stderr.display()),
+            stdout: paths.next().unwrap_or_default(),
+            stderr: paths.next().unwrap_or_default(),
             terminal,
         };
-        let files = vec![("stdout", stdout), ("stderr", stderr)];
-        Ok(Heard {
-            output,
-            tty: None,
-            files,
-        })
+        Ok(Heard { output, streams })
     }
 }
 
 impl Drop for Place<'_> {
     /// Best effort: the node takes everything with it.
     fn drop(&mut self) {
-        if std::env::var_os("GAPS_KEEP").is_none() {
-            let script =
-                "grep -o \" $P[^ ]*\" /proc/self/mountinfo | sort -ru | xargs -r umount -l";
-            self.sh(script, 0).ok();
-            fs::remove_dir_all(&self.dir).ok();
+        let mounts = self.mounts(&self.dir.display().to_string());
+        for _ in mounts.iter().flatten() {
+            self.sh(
+                "grep -o \" $P[^ ]*\" /proc/self/mountinfo | sort -r | xargs -r umount -l",
+                0,
+            )
+            .ok();
         }
+        fs::remove_dir_all(&self.dir).ok();
     }
 }
 
@@ -183,8 +220,7 @@ impl Drop for Place<'_> {
 pub struct Heard {
     /// As containerd is told.
     pub output: Output,
-    tty: Option<fs::File>,
-    files: Vec<(&'static str, PathBuf)>,
+    streams: Vec<(&'static str, fs::File)>,
 }
 
 impl Heard {
@@ -192,23 +228,18 @@ impl Heard {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn read(mut self, place: &Place<'_>) -> Result<Value> {
+    pub fn read(self, place: &Place<'_>) -> Result<Value> {
         let mut heard = json!({});
-        if let Some(tty) = &mut self.tty {
+        for (stream, mut pipe) in self.streams {
             let mut bytes = Vec::new();
-            match tty.read_to_end(&mut bytes) {
+            match pipe.read_to_end(&mut bytes) {
                 Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
                     return Err(error.into());
                 }
                 _ => {}
             }
-            heard["terminal"] = place.lines(&String::from_utf8_lossy(&bytes));
-        }
-        for (stream, path) in &self.files {
-            let bytes = fs::read(path).unwrap_or_default();
-            let text = String::from_utf8_lossy(&bytes);
-            if !text.is_empty() {
-                heard[*stream] = place.lines(&text);
+            if !bytes.is_empty() {
+                heard[stream] = place.lines(&String::from_utf8_lossy(&bytes));
             }
         }
         Ok(heard)

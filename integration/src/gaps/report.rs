@@ -72,7 +72,8 @@ impl Report {
             };
             writeln!(table, "{:>3}  {:width$}  {verdict}", entry.row, entry.case).ok();
             for line in entry.why.lines() {
-                writeln!(table, "     {line}").ok();
+                let shown: String = line.chars().take(300).collect();
+                writeln!(table, "     {shown}").ok();
             }
         }
         table + &self.summary()

@@ -28,6 +28,14 @@ pub(super) struct Compared {
 pub(super) fn compare(stand: &Stand, bundle: &Bundle, tag: &str) -> Result<Compared> {
     let runc = Place::new(stand, Runtime::Runc)?;
     let runc = waiting(&runc, bundle, tag)?.looked_at(bundle, &inside(bundle))?;
+    if runc.get("create").or(runc.get("start")).is_some() {
+        let cold = Place::new(stand, Runtime::Reprise)?;
+        return Ok(Compared {
+            runc,
+            reprise: waiting(&cold, bundle, tag)?.looked_at(bundle, &inside(bundle))?,
+            why: Some("refused, so there is nothing to restore".to_owned()),
+        });
+    }
 
     let original = Place::new(stand, Runtime::Reprise)?;
     let run = waiting(&original, bundle, tag)?;

@@ -9,6 +9,9 @@ use crate::grpc::Refused;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+/// Stands for containerd's own seccomp profile in a spec.
+pub(super) const CONTAINERDS_PROFILE: &str = "containerd's own";
+
 /// A container of a case, from its layer to what is left of it.
 #[derive(Debug)]
 pub(super) struct Run<'p> {
@@ -31,7 +34,7 @@ impl<'p> Run<'p> {
     /// # Errors
     /// When the script before it fails.
     pub(super) fn new(place: &'p Place<'p>, bundle: &Bundle, waits: bool) -> Result<Self> {
-        if let Some(script) = bundle.before {
+        if let Some(script) = &bundle.before {
             place.sh(&format!("set -e\n{script}"), 0)?;
         }
         let mut spec = place.stand().spec(place);
@@ -40,6 +43,9 @@ impl<'p> Run<'p> {
         }
         for change in &bundle.changes {
             change(&mut spec);
+        }
+        if spec.0["linux"]["seccomp"] == CONTAINERDS_PROFILE {
+            spec.set("/linux/seccomp", place.stand().seccomp()?);
         }
         Ok(Self {
             place,
@@ -107,6 +113,7 @@ impl<'p> Run<'p> {
             spec: &spec,
             rootfs: place.stand().rootfs(bundle, place.id())?,
             output: &heard.output,
+            systemd: bundle.systemd,
         });
         let pid = match created {
             Ok(pid) => pid,
@@ -118,6 +125,10 @@ impl<'p> Run<'p> {
         if let Err(refused) = api.start(place.id(), "") {
             self.seen["start"] = self.refused(&refused);
             self.remove()?;
+            let said = heard.read(place)?;
+            if said != json!({}) {
+                self.seen["said"] = said;
+            }
             return Ok(Came::Refused);
         }
         Ok(Came::Started(pid, heard))
@@ -150,7 +161,7 @@ impl<'p> Run<'p> {
         if let Some(change) = &exec.change {
             change(&mut process);
         }
-        let name = exec.name.replace(' ', "-");
+        let name = exec.name.replace(", ", "-").replace(' ', "-");
         let heard = place.output(&name, process.0["terminal"] == true)?;
         let spec = process.filled(|text| place.fill(text));
         if let Err(refused) = api.exec(id, &name, &spec, &heard.output) {
@@ -211,9 +222,9 @@ impl<'p> Run<'p> {
                 self.seen[*name] = self.place.lines(&told);
             }
         }
-        let left = self.place.sh(LEFT, 0)?;
+        let left = self.place.left()?;
         if !left.is_empty() {
-            self.seen["left"] = self.place.lines(&left);
+            self.seen["left"] = json!(left);
         }
         self.place.stand().api().remove_layer(self.place.id())?;
         Ok(self.seen)
@@ -235,11 +246,3 @@ impl<'p> Run<'p> {
         seen
     }
 }
-
-/// What must not be left of a container: cgroups, mounts, processes, its bundle.
-const LEFT: &str = r#"
-find /sys/fs/cgroup -maxdepth 3 -path "*$CGROUP" | sed 's/^/cgroup /'
-grep -o "[^ ]*task/k8s.io/$ID[^ ]*" /proc/self/mountinfo | sed 's/^/mount /'
-ls -d /run/containerd/io.containerd.runtime.v2.task/k8s.io/$ID /run/reprise/k8s.io/$ID 2>/dev/null | sed 's/^/file /'
-true
-"#;

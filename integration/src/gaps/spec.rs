@@ -69,6 +69,21 @@ impl Spec {
         self.mount(destination, "bind", source, &options)
     }
 
+    /// One more mount, before the others.
+    pub fn mount_first(
+        &mut self,
+        destination: &str,
+        kind: &str,
+        source: &str,
+        options: &[&str],
+    ) -> &mut Self {
+        self.mount(destination, kind, source, options);
+        if let Some(mounts) = self.0["mounts"].as_array_mut() {
+            mounts.rotate_right(1);
+        }
+        self
+    }
+
     /// Without the mount at this place.
     pub fn unmount(&mut self, destination: &str) -> &mut Self {
         if let Some(mounts) = self.0["mounts"].as_array_mut() {

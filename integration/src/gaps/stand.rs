@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Where root of a case's user namespace is, on the node.
 pub(super) const HOST_ID: u32 = 200_000;
@@ -55,9 +55,10 @@ pub struct Stand {
     node: Node,
     api: Containerd,
     spec: Value,
+    seccomp: OnceLock<Value>,
     base: String,
     /// Committed layers by the script that filled them.
-    layers: Mutex<HashMap<&'static str, String>>,
+    layers: Mutex<HashMap<String, String>>,
 }
 
 impl Stand {
@@ -84,6 +85,7 @@ impl Stand {
             .context("busybox has no layer")?;
         let stand = Self {
             base: "gaps-base".to_owned(),
+            seccomp: OnceLock::new(),
             layers: Mutex::default(),
             node,
             api,
@@ -126,12 +128,32 @@ impl Stand {
         spec
     }
 
+    /// The seccomp profile that containerd gives its containers by default.
+    ///
+    /// # Errors
+    /// When `ctr` does not tell it.
+    pub fn seccomp(&self) -> Result<Value> {
+        if let Some(profile) = self.seccomp.get() {
+            return Ok(profile.clone());
+        }
+        let id = format!("seccomp-{:?}", std::thread::current().id()).replace(['(', ')'], "");
+        self.node
+            .ctr(["container", "create", "--seccomp", BUSYBOX, &id])?;
+        let info: Value = self.node.run("ctr", ["container", "info", &id])?.json()?;
+        self.node.ctr(["container", "rm", &id])?;
+        let profile = &info["Spec"]["linux"]["seccomp"];
+        if profile.is_null() {
+            bail!("no seccomp profile in {info}");
+        }
+        Ok(self.seccomp.get_or_init(|| profile.clone()).clone())
+    }
+
     /// The rootfs of a container: a new layer on the case's image.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn rootfs(&self, bundle: &Bundle, id: &str) -> Result<Vec<Mount>> {
-        let parent = match bundle.image {
+        let parent = match &bundle.image {
             Some(script) => self.image(script)?,
             None => self.base.clone(),
         };
@@ -146,7 +168,7 @@ impl Stand {
     }
 
     /// The image that a script fills, made once.
-    fn image(&self, script: &'static str) -> Result<String> {
+    fn image(&self, script: &str) -> Result<String> {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = layers.get(script) {
             return Ok(name.clone());
@@ -163,7 +185,7 @@ impl Stand {
             }
             Ok(())
         })?;
-        layers.insert(script, name.clone());
+        layers.insert(script.to_owned(), name.clone());
         Ok(name)
     }
 

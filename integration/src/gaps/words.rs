@@ -3,12 +3,14 @@
 use tonic::Code;
 
 /// What containerd, its shims and runc put before a cause.
-const PASSED_ON: [&str; 10] = [
+const PASSED_ON: [&str; 12] = [
     "failed to create shim task: ",
     "failed to create containerd task: ",
     "failed to start containerd task: ",
     "failed to exec in container: ",
     "failed to start exec ",
+    "error setting cgroup config for procHooks process: ",
+    "unable to apply cgroup configuration: ",
     "OCI runtime create failed: ",
     "OCI runtime start failed: ",
     "OCI runtime exec failed: ",
@@ -26,24 +28,62 @@ pub(super) fn cause(message: &str, id: &str) -> String {
             rest = rest.replace(&format!("{name} {verb} failed: "), "");
         }
     }
+    rest = rest.replace("exec failed: unable to start", "unable to start");
     for words in PASSED_ON {
         rest = rest.replace(words, "");
     }
-    for named in [
-        format!("Container {id}: "),
-        format!("container {id}: "),
-        format!("\"{id}\": "),
-        format!("{id}: "),
-    ] {
-        rest = rest.replace(&named, "");
+    rest = without_numbers(&rest, "dstFd=/proc/thread-self/fd/");
+    for named in ["Container", "container"] {
+        rest = rest.replace(&format!("{named} {id}: "), "");
     }
+    rest = rest.replace(&format!("{id}: "), "");
     rest.trim().trim_end_matches(": unknown").to_owned()
 }
 
-/// How often an error names its container.
+/// Whether one error tells everything that another does, in its own words: the
+/// reason at its end, and whatever is quoted or a path.
+#[must_use]
+pub(super) fn tells_all(ours: &str, runcs: &str) -> bool {
+    let ours = without_os_error(ours).to_lowercase();
+    let runcs = without_os_error(runcs).to_lowercase();
+    let reason = runcs.rsplit(": ").next().unwrap_or_default();
+    ours.ends_with(reason)
+        && named_in(&runcs)
+            .iter()
+            .all(|name| ours.contains(name.as_str()))
+}
+
+/// What an error quotes, and the paths in it that are not the runtime's own.
+fn named_in(message: &str) -> Vec<String> {
+    let quoted = message.split('"').skip(1).step_by(2);
+    let words = message.split([' ', ',', '=', '"', '(', ')']);
+    let paths = words
+        .map(|word| word.trim_end_matches(':'))
+        .filter(|word| word.starts_with('/') && !word.contains("thread-self"));
+    let all = quoted.chain(paths);
+    all.filter(|name| !name.starts_with("/run/containerd/"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Rust's `(os error 13)` says nothing to a user.
+fn without_os_error(message: &str) -> String {
+    match message.split_once(" (os error ") {
+        Some((before, after)) => {
+            let rest = after.split_once(')').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => message.to_owned(),
+    }
+}
+
+/// How often an error names its container; a path that has its name in it does not.
 #[must_use]
 pub(super) fn times_named(message: &str, id: &str) -> usize {
-    message.matches(id).count()
+    let places = message.match_indices(id);
+    places
+        .filter(|(at, _)| !message[..*at].ends_with(['/', '.', '-', ':']))
+        .count()
 }
 
 /// A gRPC code by the name that containerd prints.
@@ -73,7 +113,7 @@ pub(super) fn without_numbers(text: &str, after: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{cause, times_named, without_numbers};
+    use super::{cause, tells_all, times_named, without_numbers};
 
     #[test]
     fn a_cause_is_what_both_say() {
@@ -89,6 +129,30 @@ mod tests {
         );
         assert_eq!(times_named(ours, "gap-1"), 1);
         assert_ne!(cause("no such user", "c"), cause("no such file", "c"));
+    }
+
+    #[test]
+    fn other_words_may_tell_the_same() {
+        let runc = r#"failed to write "0-9": write /sys/fs/cgroup/cpuset.cpus: numerical result out of range"#;
+        let ours = |value: &str, why: &str| {
+            format!("Cannot write \"{value}\" to /sys/fs/cgroup/cpuset.cpus: {why} (os error 34)")
+        };
+        assert!(tells_all(
+            &ours("0-9", "Numerical result out of range"),
+            runc
+        ));
+        assert!(!tells_all(
+            &ours("0-8", "Numerical result out of range"),
+            runc
+        ));
+        assert!(!tells_all(&ours("0-9", "Invalid argument"), runc));
+        assert!(!tells_all("Numerical result out of range", runc));
+    }
+
+    #[test]
+    fn a_container_is_not_named_by_a_path() {
+        let message = "container c1: Cannot read /run/c1/config.json of /run/x/.c1";
+        assert_eq!(times_named(message, "c1"), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ status() {
 # Mounts: place, root, flags, propagation, type, options; in the order of places.
 mounts() {
     sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(shared|master|propagate_from):[0-9]+/\1/g; s/,?(size|nr_inodes|inode64)=?[0-9]*k?//g' \
-        "/proc/${1:-self}/mountinfo" | sed -E 's/(lowerdir|upperdir|workdir)=[^ ,]*/\1=/g' | sort -s -k 2,2
+        "/proc/${1:-self}/mountinfo" | sed -E 's/ - overlay ([^ ]+) (r[ow]).*/ - overlay \2/' | sort -s -k 2,2
 }
 
 # Open files of a process: number, what it is.
@@ -25,6 +25,11 @@ namespaces() {
     for ns in /proc/self/ns/*; do
         [ "$(readlink "$ns")" = "$(readlink /proc/1/ns/${ns##*/})" ] && echo "${ns##*/} same" || echo "${ns##*/} other"
     done
+}
+
+# Type, mode and owner of paths, without times.
+list() {
+    for path; do stat -c '%A %u:%g %n' "$path" 2>&1 | sed 's/^stat: //'; done
 }
 
 # Nodes in a directory: type, mode, owner, device, name.
