@@ -526,7 +526,10 @@ fn processes_of_an_exec_are_left_alone() {
 }
 
 fn a_user() {
-    let preload = "/work/wt/tools/lib/criu-rlimit-preload.so";
+    let preload = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/tools/lib/criu-rlimit-preload.so"
+    );
     let pod = Pod::new("pod");
     let user = json!({"uid": 1000, "gid": 1001, "additionalGids": [7]});
     let script = "i=0; while :; do i=$((i+1)); echo $i; busybox usleep 20000; done";

@@ -43,7 +43,7 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> S
 
 /// The kernel's `struct mount_attr`.
 #[repr(C)]
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct MountAttr {
     /// Attributes to set (`MOUNT_ATTR_*`).
     pub set: u64,
@@ -57,6 +57,24 @@ pub struct MountAttr {
 
 /// `MOUNT_ATTR_RDONLY`.
 pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
+/// `MOUNT_ATTR_NOSUID`.
+pub const MOUNT_ATTR_NOSUID: u64 = 0x2;
+/// `MOUNT_ATTR_NODEV`.
+pub const MOUNT_ATTR_NODEV: u64 = 0x4;
+/// `MOUNT_ATTR_NOEXEC`.
+pub const MOUNT_ATTR_NOEXEC: u64 = 0x8;
+/// `MOUNT_ATTR__ATIME`: the field that says how access times are kept.
+pub const MOUNT_ATTR_ATIME: u64 = 0x70;
+/// `MOUNT_ATTR_NOATIME`.
+pub const MOUNT_ATTR_NOATIME: u64 = 0x10;
+/// `MOUNT_ATTR_STRICTATIME`.
+pub const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
+/// `MOUNT_ATTR_NODIRATIME`.
+pub const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
+/// `MOUNT_ATTR_IDMAP`.
+pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+/// `MOUNT_ATTR_NOSYMFOLLOW`.
+pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 
 /// Attaches the detached mount `from` at `to`.
 ///
@@ -151,4 +169,21 @@ pub fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Sys<OwnedFd> {
         )
     };
     check(ret).map(own)
+}
+
+/// A detached copy of the mount behind `fd`, from the file or directory that it
+/// is open at; with `deep` what is mounted below comes along.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn clone_mount(fd: BorrowedFd<'_>, deep: bool) -> Sys<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC
+        | libc::AT_EMPTY_PATH.cast_unsigned()
+        | if deep {
+            libc::AT_RECURSIVE.cast_unsigned()
+        } else {
+            0
+        };
+    open_tree(fd.as_raw_fd(), Path::new(""), flags)
 }

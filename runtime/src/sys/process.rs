@@ -298,3 +298,35 @@ pub fn reap_any() -> Sys<Option<(i32, i32)>> {
         pid => Ok(Some((pid, status))),
     }
 }
+
+/// Lets the other side of a new terminal be opened (`TIOCSPTLCK`).
+///
+/// # Errors
+/// Not a terminal's master.
+pub fn unlock_terminal(master: BorrowedFd<'_>) -> Sys<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one integer, which outlives the call.
+    let ret = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) };
+    check(ret.into()).map(drop)
+}
+
+/// Opens the slave of a terminal by its master, wherever its devpts is mounted.
+///
+/// # Errors
+/// Not a terminal's master.
+pub fn open_terminal_peer(master: BorrowedFd<'_>) -> Sys<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes an integer and returns a new descriptor.
+    let ret = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) };
+    check(ret.into()).map(own)
+}
+
+/// Makes a terminal the calling session's controlling one.
+///
+/// # Errors
+/// The caller leads no session, or has a terminal already.
+pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> Sys<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    let ret = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    check(ret.into()).map(drop)
+}

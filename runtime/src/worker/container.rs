@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use libcontainer::config::YoukiConfig;
@@ -24,6 +24,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::child::Held;
 use super::executor::Finish;
 use super::ground::{Clock, Ground, Paths};
+use super::tree::{Tree, Void};
 use super::{Create, Exec, Started, Stdio, Timing, helper, prepare, trace};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -62,29 +63,46 @@ fn build(
     stdio: Stdio,
 ) -> Result<(i32, Option<OwnedFd>, OwnedFd)> {
     let mut clock = Clock::new();
-    let mut spec = prepare::for_libcontainer(&ground.spec, &ground.paths.rootfs, &ground.cgroup)?;
+    let void = Void::of(&ground.paths.private);
+    let mut spec = prepare::for_libcontainer(&ground.spec, &void, &ground.cgroup)?;
     let process = ground.spec.process().clone().unwrap_or_default();
     if let Some(bare) = spec.process_mut() {
-        bare.set_terminal(Some(create.terminal));
+        // The console is one of the container's own devpts: ours to make.
+        bare.set_terminal(Some(false));
     }
-    prepare::fit_rootfs(&ground.paths.rootfs, &ground.spec)?;
+    void.make()?;
     prepare::write_bundle(&ground.paths.private, &spec)?;
     clock.step("prepare_spec");
     ground.cgroup.create()?;
     clock.step("cgroup_create");
     let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
+    let (console, console_end) = console_socket(create.terminal)?;
+    let tree = Tree::open(
+        &ground.spec,
+        &create.bundle,
+        &ground.paths.rootfs,
+        &ground.cgroup,
+        console_end,
+    )?;
+    clock.step("open_tree");
     let finish = Finish::init(
         &create.id,
         process,
         &ground.spec,
         executor_end,
         create.io_owner,
+        Some(tree),
     );
-    let console = Console::listen(create.terminal, &ground.paths.private)?;
     let mark = trace::mark();
     let built = helper::in_child(|| {
         ground.cgroup.join(nix::unistd::getpid().as_raw())?;
-        let builder = builder(&create.id, &create.state_root, stdio, finish, &console)?;
+        let builder = builder(
+            &create.id,
+            &create.state_root,
+            stdio,
+            finish,
+            &Console(None),
+        )?;
         let container = builder
             .as_init(&ground.paths.private)
             .with_systemd(false)
@@ -114,7 +132,9 @@ fn build(
         .and_then(|l| l.resources().as_ref());
     ground.cgroup.apply(resources)?;
     clock.step("cgroup_apply");
-    let console = console.accept()?;
+    let console = console
+        .map(|socket| super::wire::receive_console(&socket))
+        .transpose()?;
     ground.timings.extend(clock.steps);
     Ok((pid, console, verdict))
 }
@@ -276,7 +296,16 @@ impl Drop for Scratch {
     }
 }
 
-/// The socket over which libcontainer hands the console's master.
+/// The sockets over which a first process hands its console's master.
+fn console_socket(terminal: bool) -> Result<(Option<UnixStream>, Option<OwnedFd>)> {
+    if !terminal {
+        return Ok((None, None));
+    }
+    let (ours, theirs) = UnixStream::pair().doing("cannot make the console socket")?;
+    Ok((Some(ours), Some(theirs.into())))
+}
+
+/// The socket over which libcontainer hands the console's master of an exec.
 struct Console(Option<(UnixListener, PathBuf)>);
 
 impl Console {
@@ -354,7 +383,10 @@ fn cause(what: &str, mark: u64) -> Option<Error> {
 /// itself: a restored one, running as `pid`. Removed with the state directory.
 pub(super) fn forge_state(create: &Create, ground: &Ground, pid: i32) -> Result<()> {
     let paths = &ground.paths;
-    let bare = prepare::for_libcontainer(&ground.spec, &paths.rootfs, &ground.cgroup)?;
+    let void = Void::of(&paths.private);
+    let bare = prepare::for_libcontainer(&ground.spec, &void, &ground.cgroup)?;
+    // An exec looks for the root that it names.
+    void.make()?;
     std::fs::create_dir_all(&paths.state)
         .doing(format!("cannot make {}", paths.state.display()))?;
     prepare::write_bundle(&paths.private, &bare)?;

@@ -55,6 +55,18 @@ impl Layout {
         found.map(|(_, mount)| mount)
     }
 
+    /// The mount of the spec that says what the mount at `path` must be like: the
+    /// one there, or the cgroup mount that it is a part of.
+    pub(super) fn wanted_at(&self, path: &Path) -> Option<&Mount> {
+        self.mount_at(path).or_else(|| {
+            let mut mounts = self.mounts.iter().rev();
+            let found = mounts.find(|(to, mount)| {
+                path.starts_with(to) && mount.typ().as_deref() == Some("cgroup")
+            });
+            found.map(|(_, mount)| mount)
+        })
+    }
+
     /// How a restore has to make the mount that is at `path` in `root`; `None`
     /// leaves it to CRIU.
     pub(super) fn kind_of(&self, root: &Path, path: &Path, fstype: &str) -> Option<Kind> {

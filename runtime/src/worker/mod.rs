@@ -33,6 +33,7 @@ mod record;
 mod restore;
 mod stage;
 mod trace;
+mod tree;
 mod upper;
 mod verify;
 mod wire;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::tree::{attributes, flag, propagation};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::mountinfo;
 use crate::rootfs::RootfsMount;
@@ -148,50 +149,6 @@ impl Options {
     }
 }
 
-/// The propagation that a mount's option asks for.
-pub(super) fn propagation(word: &str) -> Option<MsFlags> {
-    Some(match word {
-        "private" => MsFlags::MS_PRIVATE,
-        "rprivate" => MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-        "shared" => MsFlags::MS_SHARED,
-        "rshared" => MsFlags::MS_SHARED | MsFlags::MS_REC,
-        "slave" => MsFlags::MS_SLAVE,
-        "rslave" => MsFlags::MS_SLAVE | MsFlags::MS_REC,
-        "unbindable" => MsFlags::MS_UNBINDABLE,
-        "runbindable" => MsFlags::MS_UNBINDABLE | MsFlags::MS_REC,
-        _ => return None,
-    })
-}
-
-fn flag(word: &str) -> Option<(bool, MsFlags)> {
-    Some(match word {
-        "ro" => (true, MsFlags::MS_RDONLY),
-        "rw" => (false, MsFlags::MS_RDONLY),
-        "nosuid" => (true, MsFlags::MS_NOSUID),
-        "suid" => (false, MsFlags::MS_NOSUID),
-        "nodev" => (true, MsFlags::MS_NODEV),
-        "dev" => (false, MsFlags::MS_NODEV),
-        "noexec" => (true, MsFlags::MS_NOEXEC),
-        "exec" => (false, MsFlags::MS_NOEXEC),
-        "sync" => (true, MsFlags::MS_SYNCHRONOUS),
-        "async" => (false, MsFlags::MS_SYNCHRONOUS),
-        "dirsync" => (true, MsFlags::MS_DIRSYNC),
-        "mand" => (true, MsFlags::MS_MANDLOCK),
-        "nomand" => (false, MsFlags::MS_MANDLOCK),
-        "noatime" => (true, MsFlags::MS_NOATIME),
-        "atime" => (false, MsFlags::MS_NOATIME),
-        "nodiratime" => (true, MsFlags::MS_NODIRATIME),
-        "diratime" => (false, MsFlags::MS_NODIRATIME),
-        "relatime" => (true, MsFlags::MS_RELATIME),
-        "norelatime" => (false, MsFlags::MS_RELATIME),
-        "strictatime" => (true, MsFlags::MS_STRICTATIME),
-        "nostrictatime" => (false, MsFlags::MS_STRICTATIME),
-        "bind" => (true, MsFlags::MS_BIND),
-        "rbind" => (true, MsFlags::MS_BIND.union(MsFlags::MS_REC)),
-        _ => return None,
-    })
-}
-
 /// An overlay's options, the layers apart from the rest.
 #[derive(Debug, PartialEq)]
 struct Overlay {
@@ -317,21 +274,6 @@ fn split_layers(dirs: &str) -> Vec<String> {
     layers
 }
 
-fn attributes(flags: MsFlags) -> u64 {
-    const PAIRS: [(MsFlags, u64); 6] = [
-        (MsFlags::MS_RDONLY, sys::MOUNT_ATTR_RDONLY),
-        (MsFlags::MS_NOSUID, 0x2),
-        (MsFlags::MS_NODEV, 0x4),
-        (MsFlags::MS_NOEXEC, 0x8),
-        (MsFlags::MS_NOATIME, 0x10),
-        (MsFlags::MS_NODIRATIME, 0x80),
-    ];
-    PAIRS
-        .iter()
-        .filter(|(flag, _)| flags.contains(*flag))
-        .fold(0, |all, (_, attribute)| all | attribute)
-}
-
 /// Unmounts everything at and below `path`, innermost first.
 ///
 /// # Errors
@@ -364,7 +306,7 @@ pub(super) fn unmount_below(path: &Path) -> Result<()> {
 }
 
 /// The mount points of a mountinfo file, in the order in which they were made.
-pub(super) fn mount_points(table: &[u8]) -> Vec<PathBuf> {
+fn mount_points(table: &[u8]) -> Vec<PathBuf> {
     mountinfo::parse(table).map(|mount| mount.at).collect()
 }
 

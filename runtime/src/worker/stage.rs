@@ -5,37 +5,19 @@
 //! directory. CRIU binds parts of it into the container; then it is unmounted
 //! from the node. A tmpfs that CRIU made itself would cost a `tar` process.
 
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::{Gid, Uid, chown};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use oci_spec::runtime::{Mount, Spec};
 
 use super::layout::{Layout, is_bind};
 use super::record::{Kind, Record};
+use super::tree::{Devices, Missing, find_or_make};
 use crate::cgroup::Cgroup;
-use crate::error::{Doing, Error, ErrorKind, Result};
-
-/// The devices that every container has: name and numbers.
-const DEVICES: [(&str, u64, u64); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
-/// The links that every container's `/dev` has.
-const LINKS: [(&str, &str); 6] = [
-    ("ptmx", "pts/ptmx"),
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-];
+use crate::error::{Doing, Error, Result};
 
 /// A mounted stage; dropping it unmounts and removes it.
 #[derive(Debug)]
@@ -86,34 +68,17 @@ impl Stage {
     }
 
     fn fill_dev(&self, spec: &Spec, layout: &Layout, terminal: bool) -> Result<()> {
-        let dev = self.path.join("dev");
-        for (name, major, minor) in DEVICES {
-            make_node(&dev.join(name), SFlag::S_IFCHR, (major, minor), 0o666)?;
-        }
-        for (name, target) in LINKS {
-            symlink(target, dev.join(name)).doing(format!("Cannot make /dev/{name}"))?;
-        }
+        let root = File::open(&self.path).doing("Cannot open the stage")?;
+        Devices::of_dev_alone(spec)?
+            .make(root.as_fd())
+            .map_err(|e| Error::internal(format!("Cannot make /dev: {e}")))?;
         if terminal {
             // The mountpoint of the console, which CRIU binds from the new devpts.
-            std::fs::write(dev.join("console"), "").doing("Cannot make /dev/console")?;
-        }
-        let linux = spec.linux().as_ref();
-        for device in linux
-            .and_then(|l| l.devices().as_ref())
-            .into_iter()
-            .flatten()
-        {
-            let Ok(name) = device.path().strip_prefix("/dev") else {
-                // In the rootfs; it came with the writable layer.
-                continue;
-            };
-            make_device(&inside(&dev, name)?, device)?;
+            std::fs::write(self.path.join("dev/console"), "").doing("Cannot make /dev/console")?;
         }
         for (to, mount) in &layout.mounts {
-            if let Ok(name) = to.strip_prefix("/dev")
-                && !name.as_os_str().is_empty()
-            {
-                make_mountpoint(&inside(&dev, name)?, mount)?;
+            if to.starts_with("/dev") {
+                make_mountpoint(root.as_fd(), to, mount)?;
             }
         }
         Ok(())
@@ -173,31 +138,24 @@ pub(super) fn make_mountpoints(rootfs: &Path, layout: &Layout) -> Result<()> {
             .iter()
             .any(|top| to.starts_with(top) && to != Path::new(top))
     };
+    let root = File::open(rootfs).doing("Cannot open the rootfs")?;
     for (to, mount) in &layout.mounts {
         if !covered(to) {
-            make_mountpoint(&super::layout::on_host(rootfs, to), mount)?;
+            make_mountpoint(root.as_fd(), to, mount)?;
         }
     }
     Ok(())
 }
 
-fn make_mountpoint(at: &Path, mount: &oci_spec::runtime::Mount) -> Result<()> {
-    if std::fs::symlink_metadata(at).is_ok() {
-        return Ok(());
-    }
-    let file = is_bind(mount)
-        && mount
-            .source()
-            .as_ref()
-            .is_some_and(|source| !source.is_dir());
-    let doing = || format!("Cannot make the mountpoint {}", at.display());
-    if !file {
-        return std::fs::create_dir_all(at).doing(doing());
-    }
-    if let Some(parent) = at.parent() {
-        std::fs::create_dir_all(parent).doing(doing())?;
-    }
-    std::fs::File::create_new(at).map(|_| ()).doing(doing())
+fn make_mountpoint(root: BorrowedFd<'_>, to: &Path, mount: &Mount) -> Result<()> {
+    let source = mount.source().as_ref().filter(|_| is_bind(mount));
+    let missing = match source {
+        Some(source) if !source.is_dir() => Missing::File,
+        _ => Missing::Directory,
+    };
+    find_or_make(root, to, missing)
+        .map(drop)
+        .doing(format!("Cannot make the mountpoint {}", to.display()))
 }
 
 /// Options of the tmpfs: those of the spec's `/dev` that are not mount flags.
@@ -210,49 +168,7 @@ fn dev_options(layout: &Layout) -> String {
     all.join(",")
 }
 
-fn make_device(at: &Path, device: &LinuxDevice) -> Result<()> {
-    let kind = match device.typ() {
-        LinuxDeviceType::B => SFlag::S_IFBLK,
-        LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
-        LinuxDeviceType::P => SFlag::S_IFIFO,
-        LinuxDeviceType::A => return Ok(()),
-    };
-    let number = |n: i64| u64::try_from(n).unwrap_or(0);
-    let numbers = (number(device.major()), number(device.minor()));
-    if let Some(parent) = at.parent() {
-        std::fs::create_dir_all(parent).doing(format!("Cannot make {}", parent.display()))?;
-    }
-    if at.exists() {
-        std::fs::remove_file(at).doing(format!("Cannot replace {}", at.display()))?;
-    }
-    make_node(at, kind, numbers, device.file_mode().unwrap_or(0o666))?;
-    chown(
-        at,
-        device.uid().map(Uid::from_raw),
-        device.gid().map(Gid::from_raw),
-    )
-    .doing(format!("Cannot set the owner of {}", at.display()))
-}
-
-fn make_node(at: &Path, kind: SFlag, (major, minor): (u64, u64), mode: u32) -> Result<()> {
-    mknod(at, kind, Mode::empty(), makedev(major, minor))
-        .doing(format!("Cannot make the device {}", at.display()))?;
-    set_mode(at, mode)
-}
-
 fn set_mode(at: &Path, mode: u32) -> Result<()> {
     let mode = std::fs::Permissions::from_mode(mode & 0o7777);
     std::fs::set_permissions(at, mode).doing(format!("Cannot set the mode of {}", at.display()))
-}
-
-/// `dev/name`, as long as `name` does not climb out.
-fn inside(dev: &Path, name: &Path) -> Result<PathBuf> {
-    let climbs = name
-        .components()
-        .any(|part| !matches!(part, std::path::Component::Normal(_)));
-    if climbs {
-        let message = format!("/dev/{} is not a path for a device", name.display());
-        return Err(Error::new(ErrorKind::InvalidArgument, message));
-    }
-    Ok(dev.join(name))
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::identity::{Allowed, Status};
 use super::layout::{self, Layout};
@@ -121,7 +121,7 @@ impl Expected<'_> {
         for (to, wanted) in &self.layout.mounts {
             let there = mounts.iter().any(|mount| &mount.at == to);
             // A cgroup mount on v1 may be left out by the engine that made it.
-            if !there && wanted.typ().as_deref() != Some("cgroup") {
+            if !there && !is_cgroup(wanted) {
                 return Err(violation(
                     init,
                     &format!("it has no mount at {}", to.display()),
@@ -176,11 +176,14 @@ impl Expected<'_> {
                 wrong("is writable")
             };
         }
-        if let Some(wanted) = self.layout.mount_at(at) {
-            let options = wanted.options().iter().flatten();
-            for option in options.filter(|option| STRICT.contains(&option.as_str())) {
-                // cgroup v1's tmpfs is made read-only as a whole or not at all.
-                if !has(option) && mount.fstype != "cgroup" {
+        if let Some(wanted) = self.layout.wanted_at(at) {
+            // On cgroup v1 it is the hierarchies that are read-only, not the tmpfs
+            // that holds them.
+            let holder = is_cgroup(wanted) && mount.fstype == "tmpfs";
+            let options = wanted.options().iter().flatten().map(String::as_str);
+            let strict = options.filter(|word| STRICT.contains(word) && !(holder && *word == "ro"));
+            for option in strict {
+                if !has(option) {
                     return wrong(&format!("is not {option}"));
                 }
             }
@@ -229,6 +232,10 @@ pub(super) fn lsm_profile(spec: &Spec) -> Option<String> {
 fn label(spec: &Spec) -> Option<String> {
     let profile = lsm_profile(spec)?;
     profile.split_once(':').map(|(_, name)| name.to_owned())
+}
+
+fn is_cgroup(mount: &Mount) -> bool {
+    matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
 }
 
 /// Whether two paths are one file.

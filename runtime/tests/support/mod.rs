@@ -26,6 +26,8 @@ use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::worker::{Create, CriuConfig, Exec, Prepared, Remove, Started, Stdio, Worker};
 use serde_json::{Value, json};
 
+pub mod runc;
+
 /// Lists the tests beside what makes them findable by name.
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {

@@ -6,52 +6,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid, chdir, fchown};
-use oci_spec::runtime::{Mount, Process};
+use oci_spec::runtime::Process;
 
 use super::{Inside, words};
 use crate::sys;
-use crate::worker::mounts;
-
-/// Mount options that libcontainer reads and drops: propagation; and cgroup v1
-/// controllers, which it leaves writable.
-pub(super) fn correct_mounts(list: &[Mount]) -> Inside<()> {
-    for one in list {
-        let options = || one.options().iter().flatten();
-        for word in options() {
-            if let Some(flags) = mounts::propagation(word) {
-                let place = one.destination();
-                mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
-                    .map_err(|e| format!("cannot make {} {word}: {}", place.display(), words(e)))?;
-            }
-        }
-        if one.typ().as_deref() == Some("cgroup") && options().any(|o| o == "ro") {
-            make_read_only_below(one.destination())?;
-        }
-    }
-    Ok(())
-}
-
-fn make_read_only_below(top: &Path) -> Inside<()> {
-    let table = std::fs::read("/proc/self/mountinfo")
-        .map_err(|e| format!("cannot read the mount table: {e}"))?;
-    let flags = MsFlags::MS_REMOUNT
-        | MsFlags::MS_BIND
-        | MsFlags::MS_RDONLY
-        | MsFlags::MS_NOSUID
-        | MsFlags::MS_NODEV
-        | MsFlags::MS_NOEXEC;
-    for place in mounts::mount_points(&table) {
-        if place.starts_with(top) {
-            mount(None::<&str>, &place, None::<&str>, flags, None::<&str>)
-                .map_err(|e| format!("cannot make {} read-only: {}", place.display(), words(e)))?;
-        }
-    }
-    Ok(())
-}
 
 /// Closes directories and files that libcontainer or we left open: they lead out
 /// of the container (CVE-2024-21626), and a path like `/proc/self/fd/7` is

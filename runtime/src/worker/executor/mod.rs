@@ -4,7 +4,7 @@
 //! run as full root inside the container's namespaces and root:
 //!
 //! ```text
-//!  validate()  before Start   mounts corrected, cwd, stdio, look-up, filter compiled
+//!  validate()  before Start   the file tree, cwd, stdio, look-up, filter compiled
 //!  exec()      after Start    limits, labels, user, capabilities, filter, execve
 //! ```
 //!
@@ -27,13 +27,14 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 
+use super::tree::Tree;
 use crate::namespaces::{self, Namespace};
 use crate::sys;
 
 /// An error inside the container: one line, in runc's words where it has some.
-type Inside<T> = std::result::Result<T, String>;
+pub(super) type Inside<T> = std::result::Result<T, String>;
 
 /// Finishes one process.
 #[derive(Debug, Clone)]
@@ -41,8 +42,8 @@ pub(super) struct Finish {
     id: String,
     process: Process,
     seccomp: Option<LinuxSeccomp>,
-    /// Only for init; an exec'd process finds the mounts corrected.
-    mounts: Vec<Mount>,
+    /// The file tree; an exec'd process finds it made.
+    tree: Rc<RefCell<Option<Tree>>>,
     /// A new network namespace has its `lo` down; runc brings it up.
     owns_network: bool,
     is_init: bool,
@@ -69,12 +70,13 @@ impl Finish {
         spec: &Spec,
         verdict: OwnedFd,
         io_owner: Option<(u32, u32)>,
+        tree: Option<Tree>,
     ) -> Self {
         Self {
             id: id.to_owned(),
             process,
             seccomp: seccomp_of(spec),
-            mounts: spec.mounts().clone().unwrap_or_default(),
+            tree: Rc::new(RefCell::new(tree)),
             owns_network: namespaces::of(spec, LinuxNamespaceType::Network) == Namespace::Own,
             is_init: true,
             io_owner,
@@ -92,16 +94,18 @@ impl Finish {
         io_owner: Option<(u32, u32)>,
     ) -> Self {
         Self {
-            mounts: Vec::new(),
             owns_network: false,
             is_init: false,
-            ..Self::init(id, process, spec, verdict, io_owner)
+            ..Self::init(id, process, spec, verdict, io_owner, None)
         }
     }
 
     fn prepare(&self) -> Inside<Ready> {
-        if self.is_init {
-            inside::correct_mounts(&self.mounts)?;
+        // Taken, so that its descriptors are closed by their owner.
+        let tree = self.tree.borrow_mut().take();
+        if let Some(tree) = tree {
+            tree.build()
+                .map_err(|e| format!("error during container init: {e}"))?;
         }
         if self.owns_network {
             sys::loopback_up().map_err(|e| format!("cannot bring up the interface lo: {e}"))?;
@@ -199,7 +203,7 @@ fn c_strings(strings: &[String]) -> Inside<Vec<CString>> {
 
 /// An error number in the words of Go's `syscall` package, which are the C
 /// library's with a small first letter.
-fn words(errno: Errno) -> String {
+pub(super) fn words(errno: Errno) -> String {
     let text = errno.desc();
     let mut chars = text.chars();
     match chars.next() {

@@ -1,0 +1,131 @@
+//! The container's file tree, made by us and not by libcontainer.
+//!
+//! libcontainer pivots into an empty tree of ours (`void.rs`). From there, still
+//! before Start and as full root of the container's namespaces, the executor makes
+//! what the spec describes, in runc's order:
+//!
+//! ```text
+//!  worker   open     rootfs and sources of binds as detached trees, in the node
+//!  init     build    attach rootfs ─ mounts ─ /dev ─ hooks ─ pivot ─ propagation
+//!                    ─ console ─ read-only tmpfs, root, paths ─ masks
+//! ```
+//!
+//! Nothing in here is done by a path of the node, and every place is a descriptor
+//! that was walked to inside the root: see `place.rs`.
+
+mod attach;
+mod cgroups;
+mod console;
+mod copy_up;
+mod cover;
+mod devices;
+mod open;
+mod options;
+mod place;
+mod proc;
+mod void;
+
+pub(super) use devices::Plan as Devices;
+pub(super) use options::{attributes, flag, propagation};
+pub(super) use place::{Missing, find_or_make};
+pub(super) use void::Void;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+
+use self::attach::Attached;
+use self::open::Planned;
+use super::executor::{Inside, words};
+use crate::sys::{self, MountAttr};
+
+/// Everything that the tree is made of, opened in the node.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The rootfs, detached.
+    root: OwnedFd,
+    mounts: Vec<Planned>,
+    devices: devices::Plan,
+    covers: cover::Plan,
+    /// The propagation of `/`, as the spec has it.
+    propagation: Option<MsFlags>,
+    cwd: PathBuf,
+    console: Option<OwnedFd>,
+}
+
+impl Tree {
+    /// Makes the tree and enters it. Called in the void, once.
+    pub(super) fn build(self) -> Inside<()> {
+        let at = Path::new(void::ROOT);
+        sys::move_mount(self.root.as_fd(), libc::AT_FDCWD, at)
+            .map_err(|e| format!("error preparing rootfs: {}", words(e)))?;
+        let mut attached = Vec::new();
+        for mount in self.mounts {
+            attached.extend(attach::attach(self.root.as_fd(), mount)?);
+        }
+        let own_dev = self.devices.make(self.root.as_fd())?;
+        enter(&self.root)?;
+        if let Some(flags) = self.propagation.filter(|flags| outlives_the_pivot(*flags)) {
+            set_propagation(&self.root, flags)
+                .map_err(|e| format!("unable to apply root propagation flags: {}", words(e)))?;
+        }
+        cover::reopen_null(own_dev)?;
+        if !self.cwd.as_os_str().is_empty() {
+            // What fails here is told when it is entered.
+            place::find_or_make(self.root.as_fd(), &self.cwd, place::Missing::Directory).ok();
+        }
+        if let Some(socket) = &self.console {
+            console::set_up(self.root.as_fd(), socket.as_fd())?;
+        }
+        make_read_only(&attached)?;
+        self.covers.apply(&self.root)
+    }
+}
+
+/// tmpfs and /dev were filled after they were mounted; they are made read-only
+/// where that is asked for.
+fn make_read_only(attached: &[Attached]) -> Inside<()> {
+    for one in attached.iter().filter(|one| one.read_only_later) {
+        let attr = MountAttr {
+            set: sys::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
+        sys::mount_setattr(one.mount.as_fd(), false, &attr)
+            .map_err(|e| format!("cannot make {} read-only: {}", one.at.display(), words(e)))?;
+    }
+    Ok(())
+}
+
+/// Makes the mount behind `root` the root of everything and lets go of the old one.
+fn enter(root: &OwnedFd) -> Inside<()> {
+    let jailing = |e| format!("error jailing process inside rootfs: {}", words(e));
+    let old = nix::fcntl::open(
+        "/",
+        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
+    .map(sys::own)
+    .map_err(jailing)?;
+    nix::unistd::fchdir(root.as_raw_fd()).map_err(jailing)?;
+    nix::unistd::pivot_root(".", ".").map_err(jailing)?;
+    nix::unistd::fchdir(old.as_raw_fd()).map_err(jailing)?;
+    // What is unmounted here must stay mounted in the node.
+    set_propagation(&old, MsFlags::MS_SLAVE | MsFlags::MS_REC).map_err(jailing)?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(jailing)?;
+    nix::unistd::chdir("/").map_err(jailing)
+}
+
+/// Private and slave were dealt with when the tree was opened.
+fn outlives_the_pivot(flags: MsFlags) -> bool {
+    !flags.intersects(MsFlags::MS_PRIVATE | MsFlags::MS_SLAVE)
+}
+
+fn set_propagation(mount: &OwnedFd, flags: MsFlags) -> std::result::Result<(), nix::errno::Errno> {
+    let kind = flags - MsFlags::MS_REC;
+    let attr = MountAttr {
+        propagation: kind.bits(),
+        ..MountAttr::default()
+    };
+    sys::mount_setattr(mount.as_fd(), flags.contains(MsFlags::MS_REC), &attr)
+}

@@ -1,0 +1,305 @@
+//! The half that is done in the node: what the tree is made of is opened, and
+//! what is wrong with the spec's mounts is told.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{FsType, fstatfs};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+
+use super::options::{Options, propagation};
+use super::{Tree, cover, devices, place};
+use crate::cgroup::Cgroup;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::namespaces::{self, Namespace};
+use crate::sys::{self, MountAttr};
+
+/// A mount of the spec, its source opened.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) source: String,
+    pub(super) to: PathBuf,
+    pub(super) options: Options,
+    pub(super) what: What,
+    /// SELinux' label for a new file system.
+    pub(super) label: Option<String>,
+}
+
+/// What a mount brings.
+#[derive(Debug)]
+pub(super) enum What {
+    Bind(Bind),
+    /// A new file system of this type.
+    New(String),
+    /// The container's cgroups.
+    Cgroups(Cgroups),
+}
+
+/// The source of a bind mount.
+#[derive(Debug)]
+pub(super) struct Bind {
+    /// Detached, with the attributes that it shall have.
+    pub(super) tree: OwnedFd,
+    pub(super) is_dir: bool,
+    pub(super) fs: FsType,
+}
+
+/// What a cgroup mount is made of.
+#[derive(Debug)]
+pub(super) enum Cgroups {
+    /// For each hierarchy its name and the container's directory in it.
+    V1 {
+        own_namespace: bool,
+        hierarchies: Vec<(PathBuf, OwnedFd)>,
+    },
+    /// What is bound where the kernel refuses a new mount.
+    V2 { instead: OwnedFd },
+}
+
+impl Tree {
+    /// Opens everything that `spec` names. The cgroup must exist.
+    pub(in crate::worker) fn open(
+        spec: &Spec,
+        bundle: &Path,
+        rootfs: &Path,
+        cgroup: &Cgroup,
+        console: Option<OwnedFd>,
+    ) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let label = linux
+            .and_then(|l| l.mount_label().clone())
+            .filter(|label| !label.is_empty() && Path::new("/sys/fs/selinux").exists());
+        let opener = Opener {
+            bundle,
+            cgroup,
+            spec,
+            label,
+            propagation: root_propagation(spec)?,
+        };
+        let mounts = spec.mounts().iter().flatten();
+        Ok(Self {
+            root: opener.root(rootfs)?,
+            mounts: mounts
+                .map(|mount| opener.mount(mount))
+                .collect::<Result<_>>()?,
+            devices: devices::Plan::of(spec)?,
+            covers: cover::Plan::of(spec, opener.label.clone()),
+            propagation: opener.propagation,
+            cwd: spec
+                .process()
+                .as_ref()
+                .map(|p| p.cwd().clone())
+                .unwrap_or_default(),
+            console,
+        })
+    }
+}
+
+fn root_propagation(spec: &Spec) -> Result<Option<MsFlags>> {
+    let linux = spec.linux().as_ref();
+    let Some(word) = linux
+        .and_then(|l| l.rootfs_propagation().as_deref())
+        .filter(|w| !w.is_empty())
+    else {
+        return Ok(None);
+    };
+    match propagation(word) {
+        Some(flags) => Ok(Some(flags)),
+        None => Err(invalid(format!(
+            "rootfsPropagation={word} is not supported"
+        ))),
+    }
+}
+
+struct Opener<'a> {
+    bundle: &'a Path,
+    cgroup: &'a Cgroup,
+    spec: &'a Spec,
+    label: Option<String>,
+    propagation: Option<MsFlags>,
+}
+
+impl Opener<'_> {
+    /// The rootfs, as it is when the mount that it lies in is private or a slave
+    /// and bound onto itself.
+    fn root(&self, rootfs: &Path) -> Result<OwnedFd> {
+        let what = || format!("cannot open the rootfs {}", rootfs.display());
+        let root = open_tree(rootfs, true).doing(what())?;
+        self.as_in_the_container(&root).doing(what())?;
+        let kind = match self.propagation {
+            Some(flags) if flags.contains(MsFlags::MS_SLAVE) => MsFlags::MS_SLAVE,
+            _ => MsFlags::MS_PRIVATE,
+        };
+        set_propagation(&root, kind, false).doing(what())?;
+        Ok(root)
+    }
+
+    /// A tree taken from the node has the propagation that it would have in a
+    /// mount namespace whose root was made as the spec wants it, or a slave.
+    fn as_in_the_container(&self, tree: &OwnedFd) -> std::result::Result<(), nix::errno::Errno> {
+        let flags = self
+            .propagation
+            .unwrap_or(MsFlags::MS_SLAVE | MsFlags::MS_REC);
+        if !flags.contains(MsFlags::MS_REC) {
+            // Only the mount at `/` itself, which no container binds as a whole.
+            return Ok(());
+        }
+        // An unbindable tree could not be bound, and is opened already.
+        if flags.contains(MsFlags::MS_UNBINDABLE) {
+            return set_propagation(tree, MsFlags::MS_PRIVATE, true);
+        }
+        set_propagation(tree, flags - MsFlags::MS_REC, true)
+    }
+
+    fn mount(&self, mount: &Mount) -> Result<Planned> {
+        let options = Options::of(mount);
+        self.check(mount, &options)?;
+        let typ = mount.typ().clone().unwrap_or_default();
+        let source = mount
+            .source()
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        let what = if options.is_bind() {
+            What::Bind(self.bind(&source, mount, &options)?)
+        } else if typ == "cgroup" {
+            What::Cgroups(self.cgroups(&options)?)
+        } else {
+            What::New(typ)
+        };
+        Ok(Planned {
+            source: source.display().to_string(),
+            to: mount.destination().clone(),
+            options,
+            what,
+            label: self.label.clone(),
+        })
+    }
+
+    fn check(&self, mount: &Mount, options: &Options) -> Result<()> {
+        let to = mount.destination().display();
+        let wrong = |what: &str| Err(invalid(format!("invalid mount {to}: {what}")));
+        if options.is_bind() && !options.data.is_empty() {
+            return wrong("bind mounts cannot have any filesystem-specific options applied");
+        }
+        let (uids, gids) = (mount.uid_mappings(), mount.gid_mappings());
+        if options.id_map.is_none() && uids.is_none() && gids.is_none() {
+            return Ok(());
+        }
+        if !options.is_bind() {
+            return wrong("id-mapped mounts are only supported for bind-mounts");
+        }
+        let given = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|all| !all.is_empty());
+        let own = namespaces::of(self.spec, LinuxNamespaceType::User) != Namespace::Host;
+        let of_the_container = uids.is_none() && gids.is_none() && own;
+        let both_given = given(uids) && given(gids);
+        if !of_the_container && !both_given {
+            return wrong("id-mapped mounts must have both uid and gid mappings specified");
+        }
+        Ok(())
+    }
+
+    fn bind(&self, source: &Path, mount: &Mount, options: &Options) -> Result<Bind> {
+        let path = self.bundle.join(source);
+        let to = mount.destination();
+        let failed = |e: nix::errno::Errno| {
+            let text = format!(
+                "unable to start container process: error during container init: \
+                 failed to fulfil mount request: open {}: {}",
+                path.display(),
+                super::words(e)
+            );
+            Error::new(ErrorKind::InvalidArgument, text)
+        };
+        let tree = open_tree(&path, options.is_deep()).map_err(failed)?;
+        let stat = fstat(tree.as_raw_fd()).map_err(failed)?;
+        let fs = fstatfs(tree.as_fd()).map_err(failed)?.filesystem_type();
+        self.as_in_the_container(&tree).map_err(failed)?;
+        // Here, since root of a user namespace could not do it.
+        if let Some(mut attr) = options.bind_attributes() {
+            if is_dev(to) {
+                attr.set &= !sys::MOUNT_ATTR_RDONLY;
+            }
+            sys::mount_setattr(tree.as_fd(), false, &attr).map_err(failed)?;
+        }
+        if let Some(attr) = &options.recursive {
+            sys::mount_setattr(tree.as_fd(), true, attr).map_err(failed)?;
+        }
+        Ok(Bind {
+            is_dir: place::kind(&stat) == SFlag::S_IFDIR,
+            tree,
+            fs,
+        })
+    }
+
+    fn cgroups(&self, options: &Options) -> Result<Cgroups> {
+        let own_namespace =
+            namespaces::of(self.spec, LinuxNamespaceType::Cgroup) != Namespace::Host;
+        let open = |dir: &Path| {
+            let what = || format!("cannot open {}", dir.display());
+            let tree = open_tree(dir, true).doing(what())?;
+            self.as_in_the_container(&tree).doing(what())?;
+            if let Some(attr) = options.bind_attributes() {
+                sys::mount_setattr(tree.as_fd(), false, &attr).doing(what())?;
+            }
+            Ok::<_, Error>(tree)
+        };
+        if self.cgroup.is_v2() {
+            let all = self.cgroup.mounts();
+            let own = all
+                .first()
+                .map(|(_, dir)| dir.as_path())
+                .filter(|_| own_namespace);
+            let instead = open(own.unwrap_or(Path::new("/sys/fs/cgroup")))?;
+            return Ok(Cgroups::V2 { instead });
+        }
+        let hierarchies = self
+            .cgroup
+            .mounts()
+            .into_iter()
+            .filter_map(|(at, dir)| Some((PathBuf::from(at.file_name()?), dir)))
+            .map(|(name, dir)| Ok((name, open(&dir)?)))
+            .collect::<Result<_>>()?;
+        Ok(Cgroups::V1 {
+            own_namespace,
+            hierarchies,
+        })
+    }
+}
+
+/// Whether this is `/dev`, however it is written.
+pub(super) fn is_dev(to: &Path) -> bool {
+    place::clean(to) == Path::new("/dev")
+}
+
+/// A detached copy of what is mounted at `path`, links followed.
+pub(super) fn open_tree(
+    path: &Path,
+    deep: bool,
+) -> std::result::Result<OwnedFd, nix::errno::Errno> {
+    let deep = if deep {
+        libc::AT_RECURSIVE.cast_unsigned()
+    } else {
+        0
+    };
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | deep;
+    sys::open_tree(libc::AT_FDCWD, path, flags)
+}
+
+fn set_propagation(
+    tree: &OwnedFd,
+    kind: MsFlags,
+    deep: bool,
+) -> std::result::Result<(), nix::errno::Errno> {
+    let attr = MountAttr {
+        propagation: kind.bits(),
+        ..MountAttr::default()
+    };
+    sys::mount_setattr(tree.as_fd(), deep, &attr)
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
+}
