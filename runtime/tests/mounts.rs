@@ -34,6 +34,7 @@ support::tests![
     devices,
     cgroups,
     what_is_refused,
+    create_hooks_see_the_mounts_and_the_node,
 ];
 
 fn main() -> ExitCode {
@@ -502,4 +503,31 @@ fn what_is_refused() {
         case.mount(mount);
         both_refuse(&mut case);
     }
+}
+
+fn create_hooks_see_the_mounts_and_the_node() {
+    let mut case = sh("cat /vol/from-hook; grep -c . /proc/self/mountinfo; ls /hooked");
+    let volume = Host::tmpfs(&case, "vol", MsFlags::empty());
+    let told = case.dir.join("told");
+    case.mount(bind(&volume.0, "/vol", &["rbind"]));
+    // It works in the rootfs, through the container's mount, with the node's shell.
+    let script = format!(
+        "cat > /dev/null; pwd > {told}; echo written > vol/from-hook; mkdir -p hooked/here; \
+         grep -c ' /proc ' proc/self/mountinfo >> {told}; true",
+        told = told.display()
+    );
+    let hooks = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    case.spec["hooks"] = hooks;
+    let heard = || {
+        fs::read_to_string(&told)
+            .unwrap()
+            .replace("/runc/rootfs", "/bundle/rootfs")
+    };
+    let theirs = case.run_under_runc();
+    let theirs_heard = heard();
+    let ours = case.run_or_refuse();
+    assert_eq!(ours, theirs);
+    assert_eq!(heard(), theirs_heard);
+    assert!(ours.1.starts_with("written"), "{}", ours.1);
+    assert!(theirs_heard.contains("bundle/rootfs"), "{theirs_heard}");
 }

@@ -83,12 +83,13 @@ fn build(
         &ground.paths.rootfs,
         &ground.cgroup,
         console_end,
+        has_hooks_before_the_pivot(&ground.spec),
     )?;
     clock.step("open_tree");
     let finish = Finish::init(
         &create.id,
         process,
-        &ground.spec,
+        (&ground.spec, &create.bundle),
         executor_end,
         create.io_owner,
         Some(tree),
@@ -294,6 +295,11 @@ impl Drop for Scratch {
         // Remove takes the whole private directory.
         std::fs::remove_dir_all(&self.0).ok();
     }
+}
+
+fn has_hooks_before_the_pivot(spec: &Spec) -> bool {
+    let inside = spec.hooks().as_ref().map(|hooks| hooks.create_container());
+    inside.is_some_and(|list| list.as_ref().is_some_and(|all| !all.is_empty()))
 }
 
 /// The sockets over which a first process hands its console's master.

@@ -84,6 +84,10 @@ pub(super) fn for_libcontainer(spec: &Spec, void: &Void, cgroup: &Cgroup) -> Res
         .set_resources(None)
         .set_cgroups_path(Some(PathBuf::from(cgroup.path())));
     spec.set_linux(Some(linux));
+    if let Some(hooks) = spec.hooks_mut() {
+        // These see the container's mounts, so they run when we have made them.
+        hooks.set_create_container(None);
+    }
     void.put_into(&mut spec);
     Ok(spec)
 }

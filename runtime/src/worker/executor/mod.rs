@@ -20,14 +20,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use libcontainer::container::{ContainerStatus, State};
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 
 use super::tree::Tree;
 use crate::namespaces::{self, Namespace};
@@ -42,6 +43,8 @@ pub(super) struct Finish {
     id: String,
     process: Process,
     seccomp: Option<LinuxSeccomp>,
+    hooks: Option<Hooks>,
+    bundle: PathBuf,
     /// The file tree; an exec'd process finds it made.
     tree: Rc<RefCell<Option<Tree>>>,
     /// A new network namespace has its `lo` down; runc brings it up.
@@ -67,7 +70,7 @@ impl Finish {
     pub(super) fn init(
         id: &str,
         process: Process,
-        spec: &Spec,
+        (spec, bundle): (&Spec, &Path),
         verdict: OwnedFd,
         io_owner: Option<(u32, u32)>,
         tree: Option<Tree>,
@@ -76,6 +79,8 @@ impl Finish {
             id: id.to_owned(),
             process,
             seccomp: seccomp_of(spec),
+            hooks: spec.hooks().clone(),
+            bundle: bundle.to_owned(),
             tree: Rc::new(RefCell::new(tree)),
             owns_network: namespaces::of(spec, LinuxNamespaceType::Network) == Namespace::Own,
             is_init: true,
@@ -96,15 +101,37 @@ impl Finish {
         Self {
             owns_network: false,
             is_init: false,
-            ..Self::init(id, process, spec, verdict, io_owner, None)
+            ..Self::init(id, process, (spec, Path::new("")), verdict, io_owner, None)
         }
+    }
+
+    /// createContainer hooks: everything is mounted, the node still in sight.
+    fn run_hooks(&self) -> Inside<()> {
+        let Some(hooks) = &self.hooks else {
+            return Ok(());
+        };
+        let pid = nix::unistd::getpid();
+        let state = State::new(
+            &self.id,
+            ContainerStatus::Creating,
+            Some(pid.as_raw()),
+            self.bundle.clone(),
+        );
+        libcontainer::hooks::run_hooks(
+            hooks.create_container().as_ref(),
+            Some(&state),
+            None,
+            None,
+            None,
+        )
+        .map_err(|e| e.to_string())
     }
 
     fn prepare(&self) -> Inside<Ready> {
         // Taken, so that its descriptors are closed by their owner.
         let tree = self.tree.borrow_mut().take();
         if let Some(tree) = tree {
-            tree.build()
+            tree.build(|| self.run_hooks())
                 .map_err(|e| format!("error during container init: {e}"))?;
         }
         if self.owns_network {

@@ -33,7 +33,10 @@ pub(super) use void::Void;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::Mode;
 
 use self::attach::Attached;
 use self::open::Planned;
@@ -52,19 +55,32 @@ pub(super) struct Tree {
     propagation: Option<MsFlags>,
     cwd: PathBuf,
     console: Option<OwnedFd>,
+    /// What hooks see, if there are any that run before the pivot.
+    node: Option<Node>,
+}
+
+/// The whole tree of the node, detached, and where the rootfs is in it.
+#[derive(Debug)]
+struct Node {
+    tree: OwnedFd,
+    rootfs: PathBuf,
 }
 
 impl Tree {
-    /// Makes the tree and enters it. Called in the void, once.
-    pub(super) fn build(self) -> Inside<()> {
-        let at = Path::new(void::ROOT);
-        sys::move_mount(self.root.as_fd(), libc::AT_FDCWD, at)
+    /// Makes the tree and enters it. Called in the void, once. When everything is
+    /// mounted and the root not yet changed, `hooks` is called; for a tree that was
+    /// opened for hooks, in the rootfs' directory and with the node's files around.
+    pub(super) fn build(self, hooks: impl FnOnce() -> Inside<()>) -> Inside<()> {
+        self.attach_root()
             .map_err(|e| format!("error preparing rootfs: {}", words(e)))?;
         let mut attached = Vec::new();
         for mount in self.mounts {
             attached.extend(attach::attach(self.root.as_fd(), mount)?);
         }
         let own_dev = self.devices.make(self.root.as_fd())?;
+        nix::unistd::fchdir(self.root.as_raw_fd())
+            .map_err(|e| format!("chdir to rootfs: {}", words(e)))?;
+        hooks()?;
         enter(&self.root)?;
         if let Some(flags) = self.propagation.filter(|flags| outlives_the_pivot(*flags)) {
             set_propagation(&self.root, flags)
@@ -83,6 +99,18 @@ impl Tree {
     }
 }
 
+impl Tree {
+    fn attach_root(&self) -> std::result::Result<(), Errno> {
+        let void = Path::new(void::ROOT);
+        let Some(node) = &self.node else {
+            return sys::move_mount(self.root.as_fd(), libc::AT_FDCWD, void);
+        };
+        sys::move_mount(node.tree.as_fd(), libc::AT_FDCWD, void)?;
+        enter_mount(&node.tree)?;
+        sys::move_mount(self.root.as_fd(), libc::AT_FDCWD, &node.rootfs)
+    }
+}
+
 /// tmpfs and /dev were filled after they were mounted; they are made read-only
 /// where that is asked for.
 fn make_read_only(attached: &[Attached]) -> Inside<()> {
@@ -97,23 +125,21 @@ fn make_read_only(attached: &[Attached]) -> Inside<()> {
     Ok(())
 }
 
-/// Makes the mount behind `root` the root of everything and lets go of the old one.
 fn enter(root: &OwnedFd) -> Inside<()> {
-    let jailing = |e| format!("error jailing process inside rootfs: {}", words(e));
-    let old = nix::fcntl::open(
-        "/",
-        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    )
-    .map(sys::own)
-    .map_err(jailing)?;
-    nix::unistd::fchdir(root.as_raw_fd()).map_err(jailing)?;
-    nix::unistd::pivot_root(".", ".").map_err(jailing)?;
-    nix::unistd::fchdir(old.as_raw_fd()).map_err(jailing)?;
+    enter_mount(root).map_err(|e| format!("error jailing process inside rootfs: {}", words(e)))
+}
+
+/// Makes the mount behind `root` the root of everything and lets go of the old one.
+fn enter_mount(root: &OwnedFd) -> std::result::Result<(), Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let old = nix::fcntl::open("/", flags, Mode::empty()).map(sys::own)?;
+    nix::unistd::fchdir(root.as_raw_fd())?;
+    nix::unistd::pivot_root(".", ".")?;
+    nix::unistd::fchdir(old.as_raw_fd())?;
     // What is unmounted here must stay mounted in the node.
-    set_propagation(&old, MsFlags::MS_SLAVE | MsFlags::MS_REC).map_err(jailing)?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(jailing)?;
-    nix::unistd::chdir("/").map_err(jailing)
+    set_propagation(&old, MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")
 }
 
 /// Private and slave were dealt with when the tree was opened.
@@ -121,7 +147,7 @@ fn outlives_the_pivot(flags: MsFlags) -> bool {
     !flags.intersects(MsFlags::MS_PRIVATE | MsFlags::MS_SLAVE)
 }
 
-fn set_propagation(mount: &OwnedFd, flags: MsFlags) -> std::result::Result<(), nix::errno::Errno> {
+fn set_propagation(mount: &OwnedFd, flags: MsFlags) -> std::result::Result<(), Errno> {
     let kind = flags - MsFlags::MS_REC;
     let attr = MountAttr {
         propagation: kind.bits(),

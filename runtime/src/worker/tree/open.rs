@@ -10,7 +10,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::options::{Options, propagation};
-use super::{Tree, cover, devices, place};
+use super::{Node, Tree, cover, devices, place};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::namespaces::{self, Namespace};
@@ -66,6 +66,7 @@ impl Tree {
         rootfs: &Path,
         cgroup: &Cgroup,
         console: Option<OwnedFd>,
+        for_hooks: bool,
     ) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let label = linux
@@ -93,6 +94,7 @@ impl Tree {
                 .map(|p| p.cwd().clone())
                 .unwrap_or_default(),
             console,
+            node: for_hooks.then(|| opener.node(rootfs)).transpose()?,
         })
     }
 }
@@ -134,6 +136,15 @@ impl Opener<'_> {
         };
         set_propagation(&root, kind, false).doing(what())?;
         Ok(root)
+    }
+
+    /// Everything, for hooks that run beside the container's tree.
+    fn node(&self, rootfs: &Path) -> Result<Node> {
+        let what = || "cannot open the node's root".to_owned();
+        let tree = open_tree(Path::new("/"), true).doing(what())?;
+        self.as_in_the_container(&tree).doing(what())?;
+        let rootfs = std::fs::canonicalize(rootfs).doing(what())?;
+        Ok(Node { tree, rootfs })
     }
 
     /// A tree taken from the node has the propagation that it would have in a
