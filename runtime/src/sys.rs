@@ -103,8 +103,8 @@ struct BpfProgAttach {
 /// `bpf(2)` with a command and its attributes.
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_int> {
     let size = std::mem::size_of::<T>();
-    // SAFETY: attributes points to size bytes that stay ours during the call; the
-    // kernel writes at most that many.
+    // SAFETY: attributes points to size bytes that stay ours during the call, and
+    // so does what its own pointers name; the kernel writes no further.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };
     if result < 0 {
@@ -113,12 +113,45 @@ fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_int> 
     libc::c_int::try_from(result).map_err(io::Error::other)
 }
 
+/// The start of `union bpf_attr` for `BPF_PROG_QUERY`, down to what newer kernels
+/// write whatever size they are told (`revision`).
+#[repr(C)]
+struct BpfProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+const BPF_CGROUP_DEVICE: u32 = 6;
+
 /// Loads a program that decides about devices of a cgroup
-/// (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+/// (`BPF_PROG_TYPE_CGROUP_DEVICE`). Kernels before 5.11 count it as locked memory:
+/// that limit is lifted for the moment, and nobody inherits it.
 ///
 /// # Errors
 /// The kernel refuses it, or us.
 pub fn bpf_load_device_program(code: &[BpfInsn]) -> io::Result<OwnedFd> {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+    let first = bpf_load(code);
+    if !matches!(&first, Err(e) if e.raw_os_error() == Some(libc::EPERM)) {
+        return first;
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+    let second = bpf_load(code);
+    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+    second
+}
+
+fn bpf_load(code: &[BpfInsn]) -> io::Result<OwnedFd> {
     const PROG_LOAD: libc::c_long = 5;
     const CGROUP_DEVICE: u32 = 15;
     let license = c"Apache-2.0";
@@ -133,7 +166,14 @@ pub fn bpf_load_device_program(code: &[BpfInsn]) -> io::Result<OwnedFd> {
         kern_version: 0,
         prog_flags: 0,
     };
-    made(bpf(PROG_LOAD, &mut attributes)?)
+    // The verifier gives up when a signal comes, and wants to be asked again.
+    let mut tries = 0;
+    loop {
+        match bpf(PROG_LOAD, &mut attributes) {
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && tries < 30 => tries += 1,
+            other => return made(other?),
+        }
+    }
 }
 
 /// Puts a device program in force for a cgroup and all below it. Programs of
@@ -143,15 +183,69 @@ pub fn bpf_load_device_program(code: &[BpfInsn]) -> io::Result<OwnedFd> {
 /// The kernel refuses it, or us.
 pub fn bpf_attach_device_program(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
     const PROG_ATTACH: libc::c_long = 8;
-    const CGROUP_DEVICE: u32 = 6;
     const ALLOW_MULTI: u32 = 2;
     let mut attributes = BpfProgAttach {
         target_fd: number(cgroup)?,
         attach_bpf_fd: number(program)?,
-        attach_type: CGROUP_DEVICE,
+        attach_type: BPF_CGROUP_DEVICE,
         attach_flags: ALLOW_MULTI,
     };
     bpf(PROG_ATTACH, &mut attributes).map(drop)
+}
+
+/// Takes a device program of this very cgroup out of force.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn bpf_detach_device_program(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
+    const PROG_DETACH: libc::c_long = 9;
+    let mut attributes = BpfProgAttach {
+        target_fd: number(cgroup)?,
+        attach_bpf_fd: number(program)?,
+        attach_type: BPF_CGROUP_DEVICE,
+        attach_flags: 0,
+    };
+    bpf(PROG_DETACH, &mut attributes).map(drop)
+}
+
+/// The device programs of this very cgroup, save those that we may not have.
+///
+/// # Errors
+/// The kernel refuses, or has none of this.
+pub fn bpf_device_programs(cgroup: &File) -> io::Result<Vec<OwnedFd>> {
+    const PROG_QUERY: libc::c_long = 16;
+    const GET_FD_BY_ID: libc::c_long = 13;
+    // As many as a cgroup can have.
+    let mut ids = [0_u32; 64];
+    let mut query = BpfProgQuery {
+        target_fd: number(cgroup)?,
+        attach_type: BPF_CGROUP_DEVICE,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: 64,
+        padding: 0,
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    bpf(PROG_QUERY, &mut query)?;
+    let count = usize::try_from(query.prog_cnt).map_err(io::Error::other)?;
+    let mut programs = Vec::new();
+    for id in ids.iter().take(count) {
+        let mut attributes = [*id, 0, 0];
+        match bpf(GET_FD_BY_ID, &mut attributes) {
+            Ok(fd) => programs.push(made(fd)?),
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EPERM | libc::EACCES | libc::ENOENT)
+                ) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(programs)
 }
 
 /// Copies all extended attributes of `from` to `to` (`man 7 xattr`), those of
@@ -202,6 +296,9 @@ pub fn copy_xattrs(from: &File, to: &File) -> io::Result<()> {
 /// What a child process does between fork and exec.
 #[derive(Debug, Default)]
 pub struct BeforeExec {
+    /// `cgroup.procs` files to enter by, before anything else: a cgroup namespace
+    /// begins where its maker is.
+    pub cgroups: Vec<std::os::fd::OwnedFd>,
     /// Namespaces to join, in this order.
     pub join: Vec<std::os::fd::OwnedFd>,
     /// Namespaces to make (`CLONE_NEW*`), after joining.
@@ -226,6 +323,11 @@ pub fn before_exec(command: &mut std::process::Command, before: BeforeExec) {
 /// The child's half of [`before_exec`]: async-signal-safe calls only.
 fn in_child(before: &BeforeExec) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
+    for procs in &before.cgroups {
+        // SAFETY: an open descriptor, and a buffer as long as is said.
+        let wrote = unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+        worked(if wrote == 1 { 0 } else { -1 })?;
+    }
     for ns in &before.join {
         // SAFETY: setns takes an open descriptor and no memory.
         worked(unsafe { libc::setns(ns.as_raw_fd(), 0) })?;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 
 support::tests![
     it_goes_on_in_another_pod,
+    it_keeps_a_cgroup_namespace,
     restored_again,
     a_paused_container_stays_paused,
     exit_ends_the_original,
@@ -304,6 +305,37 @@ fn it_goes_on_in_another_pod() {
     assert_eq!(copy.exec(process), (0, "new\nkept\n268435456\n".to_owned()));
     finish(pid);
     finish(output.pid);
+}
+
+fn it_keeps_a_cgroup_namespace() {
+    let pod = Pod::new("pod");
+    let add = |case: &mut Case| {
+        let all = case.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        all.push(json!({"type": "cgroup"}));
+    };
+    let mut case = pod.case(&["sh", "-c", COUNT]);
+    add(&mut case);
+    let output = case.start();
+    let _lines = Lines::of(output.stdout);
+    let checkpoint = Checkpoint::of(&mut case, output.pid);
+    finish(output.pid);
+    let mut copy = pod.case(&["sh", "-c", COUNT]);
+    add(&mut copy);
+    let (pid, lines) = restore(&mut copy, &checkpoint);
+    lines.next_count();
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/cgroup")).unwrap();
+    assert_ne!(namespace(&pid.to_string()), namespace("self"));
+    // Its own cgroup is the root of what it sees, and an exec sees the same.
+    let process = copy.process(&["busybox", "cat", "/proc/1/cgroup", "/proc/self/cgroup"]);
+    let (code, seen) = copy.exec(process);
+    assert_eq!(code, 0);
+    assert!(seen.lines().all(|line| line.ends_with(":/")), "{seen}");
+    let limit = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+    if Path::new(limit).exists() {
+        let process = copy.process(&["busybox", "cat", limit]);
+        assert_eq!(copy.exec(process), (0, "268435456\n".to_owned()));
+    }
+    finish(pid);
 }
 
 fn restored_again() {

@@ -16,7 +16,7 @@ use reprise_runtime::policy::{CONFIG_PATH, Config, RestorePolicy};
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::store::Store;
 use reprise_runtime::worker::{self, CriuConfig, Restore, Worker};
-use reprise_runtime::{Error, Result};
+use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::request::CreateRequest;
 use crate::runtime::{Planned, Way};
@@ -105,11 +105,15 @@ impl House {
                 (way, policy == RestorePolicy::Require)
             }
         };
+        let group = Cgroup::of(&spec, &request.id)?;
+        if request.systemd_cgroup && !group.is_systemd() {
+            return Err(not_for_systemd(&spec));
+        }
         Ok(Planned {
             way,
             required,
             pod: pod(&spec),
-            group: Arc::new(Cgroup::of(&spec, &request.id)?),
+            group: Arc::new(group),
             private_pids: namespaces::of(&spec, LinuxNamespaceType::Pid) == Namespace::Own,
         })
     }
@@ -129,6 +133,20 @@ impl House {
             timeout_ms: u64::from(criu.timeout_seconds) * 1000,
         }
     }
+}
+
+/// `SystemdCgroup = true` with a path that is none of systemd's.
+fn not_for_systemd(spec: &Spec) -> Error {
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let path = path.unwrap_or(Path::new("")).display().to_string();
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!(
+            "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, \
+             got {path:?} instead"
+        ),
+    )
 }
 
 /// Whether nobody put files into the writable layer (`ctr container restore --rw`

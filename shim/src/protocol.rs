@@ -11,6 +11,7 @@ use containerd_shim::protos::shim::oci;
 use containerd_shim::protos::ttrpc;
 use containerd_shim::util::convert_to_any;
 use oci_spec::runtime::{LinuxResources, Process};
+use reprise_runtime::cgroup::given;
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::{Error, ErrorKind, Result};
 
@@ -65,12 +66,6 @@ fn checked_id(id: &str, what: &str) -> Result<()> {
 pub(crate) fn create(request: api::CreateTaskRequest, namespace: &str) -> Result<CreateRequest> {
     checked_id(&request.id, "container id")?;
     let options = runc_options(request.options.as_ref())?;
-    if options.systemd_cgroup {
-        return Err(Error::new(
-            ErrorKind::Unimplemented,
-            "SystemdCgroup is not supported; use the cgroupfs driver",
-        ));
-    }
     if !request.parent_checkpoint.is_empty() {
         return Err(Error::new(
             ErrorKind::Unimplemented,
@@ -96,6 +91,7 @@ pub(crate) fn create(request: api::CreateTaskRequest, namespace: &str) -> Result
         },
         checkpoint: (!request.checkpoint.is_empty()).then(|| request.checkpoint.into()),
         no_pivot_root: options.no_pivot_root,
+        systemd_cgroup: options.systemd_cgroup,
         io_owner: (options.io_uid != 0 || options.io_gid != 0)
             .then_some((options.io_uid, options.io_gid)),
     })
@@ -151,8 +147,7 @@ pub(crate) fn exec(request: api::ExecProcessRequest) -> Result<ExecRequest> {
 /// Resources that cannot be read.
 pub(crate) fn resources(request: &api::UpdateTaskRequest) -> Result<LinuxResources> {
     let any = request.resources.as_ref();
-    serde_json::from_slice(any.map(|any| any.value.as_slice()).unwrap_or_default())
-        .map_err(|e| invalid(format!("Cannot read the new limits: {e}")))
+    given::parse(any.map(|any| any.value.as_slice()).unwrap_or_default())
 }
 
 /// A Checkpoint. Without options the container goes on running.

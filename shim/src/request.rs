@@ -19,6 +19,8 @@ pub(crate) struct CreateRequest {
     /// Restore from CRIU's images there, at Start.
     pub(crate) checkpoint: Option<PathBuf>,
     pub(crate) no_pivot_root: bool,
+    /// The engine says that the cgroup is systemd's to make; its path says so too.
+    pub(crate) systemd_cgroup: bool,
     pub(crate) io_owner: Option<(u32, u32)>,
 }
 

@@ -28,16 +28,14 @@ const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 const SCRATCH: u8 = 6;
 
-/// Puts the rules in force for the cgroup and everything below it. The program
-/// lives as long as the cgroup.
+/// Puts the rules in force for the cgroup and everything below it, in the place
+/// of all that were attached to it before: systemd's say the same, or less. The
+/// program lives as long as the cgroup.
 ///
 /// # Errors
 /// The kernel refuses it: the container must not start then, since it could use
 /// every device.
 pub(super) fn attach(dir: &Path, rules: &Rules) -> Result<()> {
-    if rules.allow_by_default && rules.exceptions.is_empty() {
-        return Ok(());
-    }
     let refused = |e: &std::io::Error| {
         Error::because(
             format_args!(
@@ -50,8 +48,17 @@ pub(super) fn attach(dir: &Path, rules: &Rules) -> Result<()> {
         .with_kind(ErrorKind::FailedPrecondition)
     };
     let cgroup = File::open(dir).doing(format_args!("Cannot open {}", dir.display()))?;
-    let program = sys::bpf_load_device_program(&program(rules)).map_err(|e| refused(&e))?;
-    sys::bpf_attach_device_program(&cgroup, &program).map_err(|e| refused(&e))
+    let before = sys::bpf_device_programs(&cgroup).map_err(|e| refused(&e))?;
+    if !(rules.allow_by_default && rules.exceptions.is_empty()) {
+        let program = sys::bpf_load_device_program(&program(rules)).map_err(|e| refused(&e))?;
+        sys::bpf_attach_device_program(&cgroup, &program).map_err(|e| refused(&e))?;
+    }
+    // Only now: at no moment is the cgroup without rules. One that we may not
+    // touch (an LSM's doing) can but forbid more.
+    for old in before {
+        sys::bpf_detach_device_program(&cgroup, &old).map_err(|e| refused(&e))?;
+    }
+    Ok(())
 }
 
 fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> BpfInsn {
@@ -188,7 +195,7 @@ mod tests {
         for list in lists {
             let list: Vec<oci_spec::runtime::LinuxDeviceCgroup> =
                 serde_json::from_str(list).unwrap();
-            let rules = Rules::of(Some(&list)).unwrap();
+            let rules = Rules::of(Some(&list), &[]).unwrap();
             let code = program(&rules);
             for block in [false, true] {
                 for major in [0, 1, 5, 8, 10, 136, u32::MAX] {

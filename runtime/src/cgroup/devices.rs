@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::file;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ impl Access {
         (bits != 0).then_some(Self(bits))
     }
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MKNOD, 'm')]
             .into_iter()
             .filter_map(|(bit, letter)| (self.0 & bit != 0).then_some(letter))
@@ -78,10 +78,12 @@ pub(super) struct Rules {
 }
 
 /// Devices that every container gets, as with runc: making any node, and using
-/// null, zero, full, random, urandom, tty, ptmx, the ptys and tun.
-const DEFAULTS: [(Device, u8); 11] = [
-    (Device::char(None, None), Access::MKNOD),
+/// null, zero, full, random, urandom, tty, ptmx, the ptys and tun. Those with a
+/// path give way to a device that the spec puts there.
+const DEFAULTS: [(&str, Device, u8); 11] = [
+    ("", Device::char(None, None), Access::MKNOD),
     (
+        "",
         Device {
             block: true,
             major: None,
@@ -89,26 +91,26 @@ const DEFAULTS: [(Device, u8); 11] = [
         },
         Access::MKNOD,
     ),
-    (Device::char(Some(1), Some(3)), Access::ALL),
-    (Device::char(Some(1), Some(5)), Access::ALL),
-    (Device::char(Some(1), Some(7)), Access::ALL),
-    (Device::char(Some(1), Some(8)), Access::ALL),
-    (Device::char(Some(1), Some(9)), Access::ALL),
-    (Device::char(Some(5), Some(0)), Access::ALL),
-    (Device::char(Some(5), Some(2)), Access::ALL),
-    (Device::char(Some(136), None), Access::ALL),
-    (Device::char(Some(10), Some(200)), Access::ALL),
+    ("/dev/null", Device::char(Some(1), Some(3)), Access::ALL),
+    ("/dev/zero", Device::char(Some(1), Some(5)), Access::ALL),
+    ("/dev/full", Device::char(Some(1), Some(7)), Access::ALL),
+    ("/dev/random", Device::char(Some(1), Some(8)), Access::ALL),
+    ("/dev/urandom", Device::char(Some(1), Some(9)), Access::ALL),
+    ("/dev/tty", Device::char(Some(5), Some(0)), Access::ALL),
+    ("", Device::char(Some(5), Some(2)), Access::ALL),
+    ("", Device::char(Some(136), None), Access::ALL),
+    ("", Device::char(Some(10), Some(200)), Access::ALL),
 ];
 
 impl Rules {
     /// The spec's rules in order, upon a default of deny, and then the devices
     /// that every container gets: last, since engines begin their list with a
-    /// rule that denies all.
+    /// rule that denies all. `made` are the devices that the spec makes.
     ///
     /// # Errors
     /// InvalidArgument: a rule that is malformed, or one that v1 could not keep
     /// (a hole in a wildcard).
-    pub(super) fn of(spec: Option<&[LinuxDeviceCgroup]>) -> Result<Self> {
+    pub(super) fn of(spec: Option<&[LinuxDeviceCgroup]>, made: &[LinuxDevice]) -> Result<Self> {
         let mut rules = Self::default();
         for (at, rule) in spec.unwrap_or_default().iter().enumerate() {
             rules.add_spec(rule).map_err(|why| {
@@ -118,7 +120,8 @@ impl Rules {
                 )
             })?;
         }
-        for (device, access) in DEFAULTS {
+        let replaced = |path: &str| made.iter().any(|one| one.path() == Path::new(path));
+        for (_, device, access) in DEFAULTS.into_iter().filter(|(path, ..)| !replaced(path)) {
             rules.add(device, Access(access), true).map_err(|why| {
                 Error::new(
                     ErrorKind::InvalidArgument,
@@ -147,7 +150,10 @@ impl Rules {
         let minor = number("minor", rule.minor())?;
         let block = match rule.typ().unwrap_or_default() {
             LinuxDeviceType::A => {
-                if major.is_some() || minor.is_some() || access.0 != Access::ALL {
+                // Denied is all, whatever is named besides; to allow all for the sake
+                // of a few would be a surprise.
+                let narrow = major.is_some() || minor.is_some() || access.0 != Access::ALL;
+                if rule.allow() && narrow {
                     return Err(
                         "type a means all devices and all access; leave major and minor \
                                 out and set access to rwm"
@@ -159,8 +165,9 @@ impl Rules {
                 return Ok(());
             }
             LinuxDeviceType::B => true,
-            LinuxDeviceType::C | LinuxDeviceType::U => false,
-            LinuxDeviceType::P => return Err("type p is no device".to_owned()),
+            LinuxDeviceType::C => false,
+            LinuxDeviceType::U => return Err("invalid cgroup device type \"u\"".to_owned()),
+            LinuxDeviceType::P => return Err("invalid cgroup device type \"p\"".to_owned()),
         };
         let device = Device {
             block,
@@ -192,9 +199,7 @@ impl Rules {
                 && covers(other.minor, device.minor)
                 && given.0 & access.0 != 0
         });
-        // Allowing more under a default of allow needs no exception, so only
-        // rules that deny would make a hole that matters.
-        if let (Some((wide, _)), false) = (hole, allow) {
+        if let Some((wide, _)) = hole {
             return Err(format!(
                 "{} cannot be taken out of the rule for {}; list what is allowed instead",
                 device.text(),
@@ -230,11 +235,11 @@ impl Rules {
             ("devices.deny", "devices.allow")
         };
         file::write(dir, default, "a")?;
-        for (device, access) in &self.exceptions {
-            let rule = format!("{} {}", device.text(), access.text());
-            file::write(dir, exception, &rule)?;
-        }
-        Ok(())
+        let lines = self
+            .exceptions
+            .iter()
+            .map(|(device, access)| format!("{} {}", device.text(), access.text()));
+        file::write_each(dir, exception, lines)
     }
 
     /// Whether a use of a device is allowed; what both kernels must agree with.
@@ -260,12 +265,12 @@ mod tests {
 
     fn rules(json: &str) -> Result<Rules> {
         let list: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
-        Rules::of(Some(&list))
+        Rules::of(Some(&list), &[])
     }
 
     #[test]
     fn nothing_given_means_only_what_every_container_gets() {
-        let rules = Rules::of(None).unwrap();
+        let rules = Rules::of(None, &[]).unwrap();
         assert!(!rules.allow_by_default);
         assert!(rules.allows(false, 1, 3, Access::READ));
         assert!(rules.allows(true, 8, 0, Access::MKNOD));
@@ -311,12 +316,46 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_in_what_is_denied_is_refused_too() {
+        let error = rules(
+            r#"[{"allow":true,"access":"rwm"},
+                {"allow":false,"type":"c","major":10,"access":"rw"},
+                {"allow":true,"type":"c","major":10,"minor":1,"access":"r"}]"#,
+        )
+        .unwrap_err();
+        assert!(error.message.contains("devices[2]"), "{error}");
+    }
+
+    #[test]
+    fn a_device_in_a_defaults_place_takes_its_rule_away() {
+        let made: Vec<LinuxDevice> =
+            serde_json::from_str(r#"[{"path":"/dev/full","type":"c","major":10,"minor":229}]"#)
+                .unwrap();
+        let rules = Rules::of(None, &made).unwrap();
+        assert!(!rules.allows(false, 1, 7, Access::READ));
+        assert!(rules.allows(false, 1, 5, Access::READ));
+        assert!(!rules.allows(false, 10, 229, Access::READ));
+    }
+
+    #[test]
+    fn what_denies_all_may_be_written_in_any_way() {
+        let rules = rules(
+            r#"[{"allow":true,"type":"b","major":8,"access":"r"},
+                {"allow":false,"type":"a","major":1,"access":"r"}]"#,
+        )
+        .unwrap();
+        assert_eq!(rules, Rules::of(None, &[]).unwrap());
+    }
+
+    #[test]
     fn malformed_rules_are_named() {
         for bad in [
             r#"[{"allow":true,"type":"c","access":"x"}]"#,
             r#"[{"allow":true,"type":"c"}]"#,
             r#"[{"allow":true,"type":"c","major":-2,"access":"r"}]"#,
             r#"[{"allow":true,"type":"a","major":1,"access":"rwm"}]"#,
+            r#"[{"allow":true,"type":"u","major":1,"access":"rwm"}]"#,
+            r#"[{"allow":true,"type":"p","access":"rwm"}]"#,
         ] {
             assert!(rules(bad).unwrap_err().message.contains("devices[0]"));
         }

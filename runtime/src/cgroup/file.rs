@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -17,6 +18,22 @@ pub(super) fn try_write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
 /// Like [`try_write`]; the error names file and value.
 pub(super) fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
     try_write(dir, file, value).map_err(|e| refused(dir, file, value, &e))
+}
+
+/// Writes one value after the other, each in a `write(2)` of its own.
+pub(super) fn write_each(
+    dir: &Path,
+    file: &str,
+    values: impl Iterator<Item = String>,
+) -> Result<()> {
+    let path = dir.join(file);
+    let open = fs::OpenOptions::new().write(true).open(&path);
+    let open = open.doing(format_args!("Cannot open {}", path.display()))?;
+    for value in values {
+        open.write_all_at(value.as_bytes(), 0)
+            .map_err(|e| refused(dir, file, &value, &e))?;
+    }
+    Ok(())
 }
 
 /// The kernel's refusal of a value, in one line.

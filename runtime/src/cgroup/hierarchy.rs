@@ -153,6 +153,14 @@ pub(super) fn own_procs_file() -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
+/// The cgroup of a process in the unified hierarchy, absolute.
+pub(super) fn path_of(pid: i32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // The kernel writes `/../` for what lies outside our cgroup namespace.
+    (!path.split('/').any(|part| part == "..")).then(|| path.to_owned())
+}
+
 /// `path`, absolute in its hierarchy, below `root`.
 pub(super) fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))

@@ -3,33 +3,46 @@
 //! ```text
 //!  hierarchy  what is mounted where: v1, hybrid or v2
 //!  v1, v2     limits, each in its own files
+//!  unit       systemd's driver: the cgroup as a transient unit
+//!   properties, annotation   what systemd is told: pure
+//!   dbus       how it is told
 //!  devices    device rules as the pure meaning of a list of rules
 //!  bpf        the same rules as a program, for v2
 //!  tree       directories, processes, freezer
 //!  stats      figures and the OOM killer
 //! ```
 //!
-//! Written for the cgroupfs driver. Only cgroups named by a spec are touched,
-//! save that empty cpusets of v1 parents are filled and that v2 parents get their
-//! controllers enabled, as runc does.
+//! The driver is chosen by the form of the spec's `cgroupsPath`: `slice:prefix:name`
+//! is systemd's, everything else is a path for cgroupfs. Only cgroups named by a
+//! spec are touched, save that empty cpusets of v1 parents are filled and that v2
+//! parents get their controllers enabled, as runc does.
 
+mod annotation;
 mod bpf;
+mod dbus;
 mod devices;
 mod file;
+pub mod given;
 mod hierarchy;
+mod keeper;
+mod properties;
 mod stats;
 mod tree;
+mod unit;
 mod v1;
 mod v2;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxResources, Spec};
 
 use crate::error::{Doing, Error, ErrorKind, Result};
+use devices::Rules;
 use hierarchy::Hierarchy;
+use unit::Unit;
 
+pub use keeper::Keeper;
 pub use stats::{
     BlkioEntry, Counters, HugetlbStats, IoEntry, MemoryEntry, Stats, V1Stats, V2Stats,
 };
@@ -40,6 +53,10 @@ pub use stats::{
 pub struct Cgroup {
     path: String,
     dirs: Dirs,
+    /// With the systemd driver.
+    unit: Option<Box<Unit>>,
+    /// The spec has limits that a threaded v2 cgroup cannot have.
+    needs_domain: bool,
 }
 
 /// Its directories.
@@ -75,18 +92,30 @@ pub fn prewarm() {
 
 impl Cgroup {
     /// The cgroup that the spec's `cgroupsPath` names; `/<id>` below the root
-    /// when it is absent. A relative path is taken from the root.
+    /// when it is absent. A relative path is taken from the root, and
+    /// `slice:prefix:name` is a unit of systemd's.
     ///
     /// # Errors
-    /// A path that leaves the hierarchy, or one in systemd's form.
+    /// A path that leaves the hierarchy, or a unit that cannot exist.
     pub fn of(spec: &Spec, id: &str) -> Result<Self> {
-        let wanted = spec
-            .linux()
-            .as_ref()
+        let linux = spec.linux().as_ref();
+        let wanted = linux
             .and_then(|linux| linux.cgroups_path().as_deref())
             .filter(|path| !path.as_os_str().is_empty());
-        let path = clean(wanted, id)?;
-        Ok(Self::at(path, hierarchy::node()?))
+        let unit = match wanted.and_then(Path::to_str) {
+            Some(text) => Unit::of(text, spec)?,
+            None => None,
+        };
+        let path = match &unit {
+            Some(unit) => unit.path()?,
+            None => clean(wanted, id)?,
+        };
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        Ok(Self {
+            unit: unit.map(Box::new),
+            needs_domain: resources.is_some_and(v2::needs_domain),
+            ..Self::at(path, hierarchy::node()?)
+        })
     }
 
     /// The cgroup with a clean absolute path.
@@ -108,7 +137,12 @@ impl Cgroup {
                 dir: hierarchy::below(root, &path),
             },
         };
-        Self { path, dirs }
+        Self {
+            path,
+            dirs,
+            unit: None,
+            needs_domain: false,
+        }
     }
 
     /// Absolute path below every controller's root, for libcontainer's spec.
@@ -123,17 +157,41 @@ impl Cgroup {
         matches!(self.dirs, Dirs::V2 { .. })
     }
 
+    /// Whether systemd makes and removes it.
+    #[must_use]
+    pub fn is_systemd(&self) -> bool {
+        self.unit.is_some()
+    }
+
     /// Whether any of its directories is there.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.all_dirs().any(Path::exists)
     }
 
-    /// Makes the directories (cpuset primed from the parents).
+    /// Makes the cgroup. It is there as long as the keeper lives, and then as long
+    /// as somebody is in it (systemd) or until it is removed (cgroupfs). May fork:
+    /// only in a process with one thread.
     ///
     /// # Errors
-    /// I/O.
-    pub fn create(&self) -> Result<()> {
+    /// I/O; systemd's refusal.
+    pub fn create(&self) -> Result<Keeper> {
+        let Some(unit) = &self.unit else {
+            return self.make_dirs().map(|()| Keeper::none());
+        };
+        let keeper = if unit.is_slice() {
+            Keeper::none()
+        } else {
+            Keeper::new()?
+        };
+        unit.start(keeper.pid().unsigned_abs(), self.is_v2())?;
+        // Controllers that systemd does not know; and all of them in the parents.
+        self.make_dirs()?;
+        Ok(keeper)
+    }
+
+    /// Makes the directories (cpuset primed from the parents).
+    fn make_dirs(&self) -> Result<()> {
         match &self.dirs {
             Dirs::V1 { groups, unified } => {
                 for group in groups {
@@ -145,7 +203,7 @@ impl Cgroup {
                 }
                 unified.as_deref().map_or(Ok(()), tree::create)
             }
-            Dirs::V2 { root, dir } => v2::create(root, dir),
+            Dirs::V2 { root, dir } => v2::create(root, dir, self.needs_domain),
         }
     }
 
@@ -158,27 +216,145 @@ impl Cgroup {
         self.all_dirs().try_for_each(|dir| tree::join(dir, pid))
     }
 
-    /// Writes limits and device rules, as runc does for the same spec (default
-    /// devices added, nothing given means deny). Meant for a fresh cgroup, before
-    /// a process joins it.
+    /// What a child process writes `0` to, to move itself in: one file for each
+    /// hierarchy.
     ///
     /// # Errors
-    /// The kernel's refusal, with file, value and what it means.
-    pub fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
-        let rules = devices::Rules::of(resources.and_then(|r| r.devices().as_deref()))?;
+    /// I/O.
+    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let open = |dir: &Path| {
+            let path = dir.join("cgroup.procs");
+            let file = std::fs::File::options().write(true).open(&path);
+            file.map(OwnedFd::from)
+                .doing(format_args!("Cannot open {}", path.display()))
+        };
+        self.all_dirs().map(open).collect()
+    }
+
+    /// Moves an exec'd process in. On v2 the cgroup refuses one (`EBUSY`) when the
+    /// container has made cgroups in it with controllers of their own, as systemd
+    /// and docker do; it goes to the cgroup of the container's init then, as under
+    /// runc. Returns the path of the cgroup that it is in now.
+    ///
+    /// # Errors
+    /// I/O; the process is gone.
+    pub fn join_beside(&self, pid: i32, init: i32) -> Result<String> {
+        let refused = match (self.join(pid), &self.dirs) {
+            (Ok(()), _) => return Ok(self.path.clone()),
+            (Err(e), Dirs::V1 { .. }) => return Err(e),
+            (Err(e), Dirs::V2 { .. }) => e,
+        };
+        let Some(path) = hierarchy::path_of(init) else {
+            return Err(refused);
+        };
+        let Dirs::V2 { root, .. } = &self.dirs else {
+            return Err(refused);
+        };
+        match tree::join(&hierarchy::below(root, &path), pid) {
+            Ok(()) => Ok(path),
+            Err(_as_bad) => Err(refused),
+        }
+    }
+
+    /// Writes limits and device rules, as runc does for the same spec (default
+    /// devices added, nothing given means deny). Meant for a fresh cgroup, before
+    /// the container's own program runs in it. `devices` are those that the spec
+    /// makes: one in a default device's place takes its rule away.
+    ///
+    /// # Errors
+    /// The kernel's refusal, with file, value and what it means; systemd's.
+    pub fn apply(&self, resources: Option<&LinuxResources>, devices: &[LinuxDevice]) -> Result<()> {
+        let rules = Rules::of(resources.and_then(|r| r.devices().as_deref()), devices)?;
+        let told = match &self.unit {
+            Some(unit) => {
+                let none = LinuxResources::default();
+                Some(self.tell(unit, resources.unwrap_or(&none), Some(&rules))?)
+            }
+            None => None,
+        };
         match &self.dirs {
             Dirs::V1 { .. } => rules.write_v1(self.v1_dir("devices", "device rules")?)?,
             Dirs::V2 { dir, .. } => bpf::attach(dir, &rules)?,
         }
-        resources.map_or(Ok(()), |r| self.update(r))
+        let limits = told.as_ref().or(resources);
+        limits.map_or(Ok(()), |r| self.write_limits(r))
     }
 
     /// Changes limits of a running container; what is absent stays as it is.
     /// Device rules stay as they were, as with `runc update`.
     ///
     /// # Errors
-    /// The kernel's refusal, with file and value.
+    /// The kernel's refusal, with file and value; systemd's.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(unit) = &self.unit else {
+            return self.write_limits(resources);
+        };
+        // On v1 systemd writes all device rules anew when told anything, with a
+        // moment in between in which nothing is allowed.
+        let freeze = !self.is_v2() && !self.is_frozen()?;
+        if freeze {
+            self.freeze()?;
+        }
+        let told = self.tell(unit, resources, None);
+        if freeze {
+            self.thaw()?;
+        }
+        self.write_limits(&told?)
+    }
+
+    /// Tells systemd, and returns the limits as it will keep them: a quota in
+    /// whole percents of a CPU.
+    fn tell(
+        &self,
+        unit: &Unit,
+        resources: &LinuxResources,
+        rules: Option<&Rules>,
+    ) -> Result<LinuxResources> {
+        if let (Dirs::V2 { dir, .. }, Some(memory)) = (&self.dirs, resources.memory()) {
+            // systemd would not ask, and the OOM killer come.
+            v2::check_usage(dir, memory)?;
+        }
+        let mut told = resources.clone();
+        if let Some(mut cpu) = told.cpu().clone() {
+            let given = (
+                cpu.quota().filter(|quota| *quota != 0),
+                cpu.period().filter(|period| *period != 0),
+            );
+            if given != (None, None) {
+                // It wants both; what is not given stays as it is.
+                let (quota, period) = self.cpu_bandwidth()?;
+                let period = given.1.unwrap_or(period);
+                let quota = properties::round_quota(given.0.unwrap_or(quota), Some(period));
+                cpu.set_quota(Some(quota)).set_period(Some(period));
+                told.set_cpu(Some(cpu));
+            }
+        }
+        unit.set(&told, rules, self.is_v2())?;
+        Ok(told)
+    }
+
+    /// CPU quota (-1 is none) and period now, in microseconds.
+    fn cpu_bandwidth(&self) -> Result<(i64, u64)> {
+        let (quota, period) = match &self.dirs {
+            Dirs::V2 { dir, .. } => {
+                let text = file::read_opt(dir, "cpu.max")?.unwrap_or_default();
+                let mut words = text.split_whitespace().map(str::to_owned);
+                (words.next(), words.next())
+            }
+            Dirs::V1 { .. } => match self.v1_dir_opt("cpu") {
+                Some(dir) => (
+                    file::read_opt(dir, "cpu.cfs_quota_us")?,
+                    file::read_opt(dir, "cpu.cfs_period_us")?,
+                ),
+                None => (None, None),
+            },
+        };
+        let quota = quota.and_then(|q| q.trim().parse().ok()).unwrap_or(-1);
+        let period = period.and_then(|p| p.trim().parse().ok());
+        Ok((quota, period.unwrap_or(100_000)))
+    }
+
+    fn write_limits(&self, resources: &LinuxResources) -> Result<()> {
         match &self.dirs {
             Dirs::V1 { .. } => v1::apply(self, resources),
             Dirs::V2 { dir, .. } => v2::apply(dir, resources),
@@ -315,12 +491,15 @@ impl Cgroup {
         Ok(Counters::parse(&text).get("oom_kill"))
     }
 
-    /// Removes the directories, children first. Nothing there is no error.
+    /// Removes the directories, children first, and with the systemd driver the
+    /// unit. Nothing there is no error.
     ///
     /// # Errors
-    /// Still busy after a deadline of about a second.
+    /// Still busy after a deadline of about a second; systemd's refusal.
     pub fn remove(&self) -> Result<()> {
-        tree::remove(self.all_dirs())
+        let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop());
+        // What systemd does not know of, and all of it if it could not be asked.
+        tree::remove(self.all_dirs()).and(stopped)
     }
 
     /// Every directory, one per hierarchy.
@@ -369,13 +548,6 @@ fn clean(wanted: Option<&Path>, id: &str) -> Result<String> {
             .ok_or_else(|| invalid(format!("cgroupsPath {} is not UTF-8", path.display())))?,
         None => id,
     };
-    if !text.starts_with('/') && text.matches(':').count() == 2 {
-        return Err(invalid(format!(
-            "cgroupsPath {text:?} is for the systemd cgroup driver, and Reprise drives cgroupfs \
-             only; set SystemdCgroup = false for this runtime and cgroupDriver: cgroupfs for \
-             the kubelet"
-        )));
-    }
     let mut clean = String::new();
     for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
         if part == ".." || part.contains(['\0', '\n']) {

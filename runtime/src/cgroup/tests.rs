@@ -23,7 +23,7 @@ impl Own {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = format!("/reprise-unit-{}/{n}", std::process::id());
         let own = Self(Cgroup::at(path, hierarchy::node().unwrap()), Vec::new());
-        own.0.create().unwrap();
+        own.0.make_dirs().unwrap();
         Some(own)
     }
 
@@ -80,19 +80,38 @@ fn paths_are_cleaned_and_bad_ones_refused() {
     assert_eq!(clean("k8s.io/abc").unwrap(), "/k8s.io/abc");
     assert_eq!(super::clean(None, "abc").unwrap(), "/abc");
     assert_eq!(clean("/a:b:c").unwrap(), "/a:b:c");
-    for bad in ["/a/../..", "..", "/", "system.slice:cri-containerd:abc"] {
+    for bad in ["/a/../..", "..", "/"] {
         assert_eq!(
             clean(bad).unwrap_err().kind,
             ErrorKind::InvalidArgument,
             "{bad}"
         );
     }
-    assert!(
-        clean("a.slice:b:c")
-            .unwrap_err()
-            .message
-            .contains("SystemdCgroup = false")
+}
+
+#[test]
+fn the_form_of_the_path_chooses_the_driver() {
+    let of = |path: &str| {
+        let mut spec = Spec::default();
+        let mut linux = oci_spec::runtime::Linux::default();
+        linux.set_cgroups_path(Some(path.into()));
+        spec.set_linux(Some(linux));
+        Cgroup::of(&spec, "id")
+    };
+    let pod = of("kubepods-pod1.slice:cri-containerd:abc").unwrap();
+    assert!(pod.is_systemd());
+    assert_eq!(
+        pod.path(),
+        "/kubepods.slice/kubepods-pod1.slice/cri-containerd-abc.scope"
     );
+    let plain = of("/kubepods-pod1.slice:cri-containerd:abc").unwrap();
+    assert!(!plain.is_systemd());
+    assert_eq!(plain.path(), "/kubepods-pod1.slice:cri-containerd:abc");
+    assert!(!of("a:b:c").unwrap().is_systemd());
+    for bad in ["a--b.slice:b:c", "a.slice:b:../../c", "a.slice:b:c d"] {
+        let error = of(bad).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{bad}");
+    }
 }
 
 #[test]
@@ -199,7 +218,7 @@ fn devices_are_denied_unless_listed() {
     if own.0.is_v2() {
         return;
     }
-    own.0.apply(None).unwrap();
+    own.0.apply(None, &[]).unwrap();
     let list = own.read("devices", "devices.list");
     assert!(
         list.contains("c 1:3 rwm") && list.contains("c *:* m"),
@@ -207,7 +226,7 @@ fn devices_are_denied_unless_listed() {
     );
     assert!(!list.contains("a *:*"), "{list}");
     let all = resources(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#);
-    own.0.apply(Some(&all)).unwrap();
+    own.0.apply(Some(&all), &[]).unwrap();
     assert!(own.read("devices", "devices.list").starts_with("a *:* rwm"));
 }
 
@@ -226,14 +245,92 @@ fn device_rules_of_v2_are_in_force() {
             {"allow":true,"type":"c","major":1,"minor":11,"access":"w"}]"#,
     )
     .unwrap();
-    if let Err(error) = bpf::attach(&unified, &devices::Rules::of(Some(&list)).unwrap()) {
+    let rules = Rules::of(Some(&list), &[]).unwrap();
+    // As systemd would have put one there before.
+    if let Err(error) = bpf::attach(&unified, &Rules::of(None, &[]).unwrap()) {
         eprintln!("no device programs on this kernel: skipped ({error})");
         return;
     }
+    let before = memlock();
+    bpf::attach(&unified, &rules).unwrap();
+    assert_eq!(memlock(), before);
+    let dir = std::fs::File::open(&unified).unwrap();
+    let programs = || crate::sys::bpf_device_programs(&dir).unwrap().len();
+    assert_eq!(
+        programs(),
+        1,
+        "the later rules are in the place of the earlier"
+    );
     // /dev/kmsg is 1:11: writing was allowed, reading was not.
     own.run("sleep 0.2; exec 3>/dev/null || exit 9; (exec 3</dev/kmsg) && exit 8; exit 7");
     let code = own.1[0].wait().unwrap().code();
     assert_eq!(code, Some(7));
+    let all = resources(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#);
+    let all = Rules::of(all.devices().as_deref(), &[]).unwrap();
+    bpf::attach(&unified, &all).unwrap();
+    assert_eq!(programs(), 0);
+}
+
+/// The limit that a container would inherit.
+fn memlock() -> (u64, u64) {
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).unwrap()
+}
+
+#[test]
+fn processes_in_frozen_child_cgroups_die_and_all_is_removed() {
+    let Some(mut own) = Own::new() else { return };
+    // As docker inside a container would: a child in every hierarchy, with a
+    // process, and frozen for itself.
+    let pid = own.run("while :; do sleep 100; done");
+    for dir in own.0.all_dirs().map(Path::to_owned).collect::<Vec<_>>() {
+        let child = dir.join("inner");
+        std::fs::create_dir_all(child.join("deeper")).unwrap();
+        if child.join("cpuset.cpus").exists() {
+            for name in ["cpuset.cpus", "cpuset.mems"] {
+                std::fs::copy(dir.join(name), child.join(name)).unwrap();
+            }
+        }
+        tree::join(&child, pid).unwrap();
+    }
+    let inner = own.0.freezer_dir().join("inner");
+    if own.0.is_v2() {
+        file::write(&inner, "cgroup.freeze", "1").unwrap();
+    } else {
+        file::write(&inner, "freezer.state", "FROZEN").unwrap();
+    }
+    assert!(own.0.pids().unwrap().contains(&pid));
+    let start = std::time::Instant::now();
+    own.0.kill_all().unwrap();
+    assert!(start.elapsed() < std::time::Duration::from_secs(5));
+    own.reap();
+    own.0.remove().unwrap();
+    assert!(!own.0.exists());
+}
+
+#[test]
+fn a_v1_controller_that_is_not_there_is_told() {
+    let Some(own) = Own::new() else { return };
+    if own.0.is_v2() {
+        return;
+    }
+    for (json, word) in [
+        (r#"{"rdma":{"mlx5_0":{"hcaHandles":1}}}"#, "rdma"),
+        (
+            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#,
+            "hugetlb",
+        ),
+        (r#"{"network":{"classID":7}}"#, "net_cls"),
+    ] {
+        if own.0.v1_dir_opt(word).is_none() {
+            let error = own.0.update(&resources(json)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::FailedPrecondition);
+            assert!(error.message.contains(word), "{error}");
+        }
+    }
+    // As with runc: no file, no limit, no word.
+    own.0
+        .update(&resources(r#"{"memory":{"kernel":1,"kernelTCP":1}}"#))
+        .unwrap();
 }
 
 #[test]

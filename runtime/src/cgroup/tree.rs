@@ -188,8 +188,20 @@ pub(super) fn kill_all(cgroup: &Cgroup) -> Result<()> {
             }
         }
         drop(cgroup.thaw());
+        if !cgroup.is_v2() {
+            thaw_below(&cgroup.freezer_dir());
+        }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// A container may have frozen cgroups of its own, and on v1 nothing dies while it
+/// is frozen.
+fn thaw_below(dir: &Path) {
+    for child in children(dir).unwrap_or_default() {
+        drop(file::try_write(&child, "freezer.state", "THAWED"));
+        thaw_below(&child);
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn apply(cgroup: &Cgroup, r: &LinuxResources) -> Result<()> {
     if r.unified().as_ref().is_some_and(|u| !u.is_empty()) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
-            "linux.resources.unified needs cgroup v2, and this node runs v1; use the named limits",
+            "invalid configuration: cannot use unified on cgroup v1",
         ));
     }
     if let Some(limits) = r.memory() {
@@ -128,9 +128,8 @@ fn memory(cgroup: &Cgroup, m: &LinuxMemory) -> Result<()> {
     if limit == Some(-1) && swap.is_none() && dir.join(swap_file).exists() {
         swap = Some(-1);
     }
-    if m.check_before_update() == Some(true) {
-        check_usage(dir, limit)?;
-    }
+    // checkBeforeUpdate has no meaning here: the kernel refuses a limit that is
+    // below what is in use.
     let write_limit = || limit.map_or(Ok(()), |v| memory_limit(dir, v));
     let write_swap = || swap.map_or(Ok(()), |v| swap_limit(dir, swap_file, v));
     // The kernel keeps memory <= memory+swap at every moment: whichever bound
@@ -162,22 +161,6 @@ fn memory(cgroup: &Cgroup, m: &LinuxMemory) -> Result<()> {
             format!("linux.resources.memory.swappiness is {value}; 0 to 100 is possible"),
         )),
         Some(value) if value <= 100 => file::write(dir, "memory.swappiness", &value.to_string()),
-        _ => Ok(()),
-    }
-}
-
-fn check_usage(dir: &Path, limit: Option<i64>) -> Result<()> {
-    let usage = file::number(dir, "memory.usage_in_bytes")?.unwrap_or(0);
-    refuse_below(usage, limit)
-}
-
-/// `checkBeforeUpdate`: a limit below what is used would kill.
-pub(super) fn refuse_below(usage: u64, limit: Option<i64>) -> Result<()> {
-    match limit.and_then(|l| u64::try_from(l).ok()) {
-        Some(limit) if limit < usage => Err(Error::new(
-            ErrorKind::FailedPrecondition,
-            format!("Memory limit {limit} is below the {usage} bytes in use; raise it"),
-        )),
         _ => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Makes the directory and its parents, and enables in each parent every
 /// controller that the root offers. What a parent refuses shows later as a limit
 /// file that is not there.
-pub(super) fn create(root: &Path, dir: &Path) -> Result<()> {
+pub(super) fn create(root: &Path, dir: &Path, needs_domain: bool) -> Result<()> {
     let offered = file::read(root, "cgroup.controllers")?;
     enable(root, &offered);
     let below = dir.strip_prefix(root).unwrap_or(dir);
@@ -20,11 +20,64 @@ pub(super) fn create(root: &Path, dir: &Path) -> Result<()> {
     while let Some(part) = parts.next() {
         current.push(part);
         tree::create(&current)?;
+        settle_type(&current, needs_domain)?;
         if parts.peek().is_some() {
             enable(&current, &offered);
         }
     }
     Ok(())
+}
+
+/// Below a threaded cgroup, or one with processes of its own, only a threaded one
+/// can be joined, and that has no memory, I/O or huge page limits.
+fn settle_type(dir: &Path, needs_domain: bool) -> Result<()> {
+    let typ = file::read_opt(dir, "cgroup.type")?.unwrap_or_default();
+    let how = match typ.trim() {
+        "domain invalid" => "it is in an invalid state",
+        "threaded" => "it is in threaded mode",
+        "domain threaded" => "it is in domain threaded mode",
+        _ => return Ok(()),
+    };
+    if needs_domain {
+        return Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            format!(
+                "cannot enter cgroupv2 {:?} with domain controllers -- {how}",
+                dir.display().to_string()
+            ),
+        ));
+    }
+    if typ.trim() == "domain invalid" {
+        // Refused, it is joined as it is, or not; the kernel will say.
+        drop(file::try_write(dir, "cgroup.type", "threaded"));
+    }
+    Ok(())
+}
+
+/// Whether there are limits that a threaded cgroup cannot have.
+pub(super) fn needs_domain(r: &LinuxResources) -> bool {
+    let memory = r.memory().as_ref().is_some_and(|m| {
+        [m.limit(), m.swap(), m.reservation()]
+            .into_iter()
+            .flatten()
+            .any(|limit| limit != 0)
+    });
+    let cpu = r.cpu().as_ref().is_some_and(|c| {
+        [c.shares(), c.period()]
+            .into_iter()
+            .flatten()
+            .any(|v| v != 0)
+            || c.quota().is_some_and(|quota| quota != 0)
+            || c.idle().is_some()
+            || c.burst().is_some()
+    });
+    let io = r.block_io().as_ref();
+    memory
+        || cpu
+        || io.is_some_and(|io| *io != LinuxBlockIo::default())
+        || r.hugepage_limits()
+            .as_ref()
+            .is_some_and(|all| !all.is_empty())
 }
 
 fn enable(dir: &Path, controllers: &str) {
@@ -78,16 +131,53 @@ pub(super) fn apply(dir: &Path, r: &LinuxResources) -> Result<()> {
     let mut unified: Vec<_> = r.unified().iter().flatten().collect();
     unified.sort();
     for (name, value) in unified {
-        if name.contains('/') || !name.contains('.') || name.starts_with("cgroup.") {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("linux.resources.unified names {name:?}, which is not a limit's file"),
-            ));
+        write_unified(dir, name, value)?;
+    }
+    Ok(())
+}
+
+/// Any file of the cgroup, as runc writes it: line by line, since `io.max` and its
+/// like take one at a time.
+fn write_unified(dir: &Path, name: &str, value: &str) -> Result<()> {
+    let invalid = |message: String| Error::new(ErrorKind::InvalidArgument, message);
+    if name.contains('/') {
+        return Err(invalid(format!(
+            "unified resource {name:?} must be a file name (no slashes)"
+        )));
+    }
+    let controller = match name.split_once('.') {
+        Some((controller, _)) if !controller.is_empty() => controller,
+        _ => {
+            return Err(invalid(format!(
+                "unified resource {name:?} must be in the form CONTROLLER.PARAMETER"
+            )));
         }
-        // io.max and its like take one line at a time.
-        for line in value.lines() {
-            file::write(dir, name, line)?;
+    };
+    for line in value.lines() {
+        let Err(e) = file::try_write(dir, name, line) else {
+            continue;
+        };
+        let missing = matches!(
+            e.raw_os_error(),
+            Some(libc::ENOENT | libc::EPERM | libc::EACCES)
+        );
+        let there = file::read_opt(dir, "cgroup.controllers")?.unwrap_or_default();
+        if missing
+            && controller != "cgroup"
+            && !there.split_whitespace().any(|one| one == controller)
+        {
+            return Err(invalid(format!(
+                "unified resource {name:?} can't be set: controller {controller:?} not available"
+            )));
         }
+        let refused = file::refused(dir, name, line, &e);
+        return Err(Error {
+            message: format!(
+                "unable to set unified resource {name:?}: {}",
+                refused.message
+            ),
+            ..refused
+        });
     }
     Ok(())
 }
@@ -102,10 +192,7 @@ fn bytes(value: Option<i64>) -> Option<String> {
 }
 
 fn memory(dir: &Path, m: &LinuxMemory) -> Result<()> {
-    if m.check_before_update() == Some(true) {
-        let usage = file::number(dir, "memory.current")?.unwrap_or(0);
-        v1::refuse_below(usage, m.limit())?;
-    }
+    check_usage(dir, m)?;
     if let Some(swap) = swap_max(m)? {
         match file::try_write(dir, "memory.swap.max", &swap) {
             // Without swap in the kernel, none and all are the same.
@@ -123,21 +210,38 @@ fn memory(dir: &Path, m: &LinuxMemory) -> Result<()> {
     Ok(())
 }
 
+/// `checkBeforeUpdate`: a limit below what is used would kill.
+pub(super) fn check_usage(dir: &Path, m: &LinuxMemory) -> Result<()> {
+    if m.check_before_update() != Some(true) {
+        return Ok(());
+    }
+    let usage = file::number(dir, "memory.current")?.unwrap_or(0);
+    for (what, limit) in [("memory+swap", m.swap()), ("memory", m.limit())] {
+        let limit = limit
+            .and_then(|l| u64::try_from(l).ok())
+            .filter(|l| *l != 0);
+        if let Some(limit) = limit.filter(|limit| *limit <= usage) {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!("rejecting {what} limit {limit} <= usage {usage}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// v1's limit is memory and swap together, v2's is swap alone.
-fn swap_max(m: &LinuxMemory) -> Result<Option<String>> {
-    let limit = m.limit().filter(|v| *v != 0);
-    let invalid = |why: &str| {
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("linux.resources.memory.swap {why}"),
-        ))
-    };
-    match (limit, m.swap().filter(|v| *v != 0)) {
+pub(super) fn swap_max(m: &LinuxMemory) -> Result<Option<String>> {
+    let set = |value: Option<i64>| value.filter(|v| *v != 0);
+    let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
+    match (set(m.limit()), set(m.swap())) {
         (Some(-1), None) | (_, Some(-1)) => Ok(Some("max".to_owned())),
         (_, None) => Ok(None),
-        (None | Some(-1), Some(_)) => invalid("is set without a memory limit; set one"),
+        // Without a limit of memory there is nothing to take away.
+        (Some(-1), Some(swap)) => Ok(Some(swap.to_string())),
+        (None, Some(_)) => invalid("unable to set swap limit without memory limit"),
         (Some(limit), Some(swap)) if swap < limit => {
-            invalid("counts memory and swap together, so it cannot be below the memory limit")
+            invalid("memory+swap limit should be >= memory limit")
         }
         (Some(limit), Some(swap)) => Ok(Some((swap - limit).to_string())),
     }
@@ -151,7 +255,7 @@ fn swap_max(m: &LinuxMemory) -> Result<Option<String>> {
     clippy::cast_sign_loss,
     reason = "shares and weights are small positive numbers"
 )]
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -164,12 +268,7 @@ fn weight(shares: u64) -> u64 {
 }
 
 fn cpu(dir: &Path, c: &LinuxCpu) -> Result<()> {
-    if c.realtime_runtime().is_some_and(|v| v != 0) || c.realtime_period().is_some_and(|v| v != 0) {
-        return Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "linux.resources.cpu has realtime limits, which cgroup v2 does not know; leave them out",
-        ));
-    }
+    // Realtime limits have no files here; as with runc they are passed over.
     if let Some(idle) = c.idle() {
         file::write(dir, "cpu.idle", &idle.to_string())?;
     }
@@ -216,7 +315,10 @@ fn current_quota(dir: &Path) -> Result<String> {
 }
 
 fn block_io(dir: &Path, b: &LinuxBlockIo) -> Result<()> {
-    let bfq = dir.join("io.bfq.weight").exists();
+    let weights = file::read_opt(dir, "io.bfq.weight")?;
+    let bfq = weights.is_some();
+    // Since Linux 5.4 it has a line for each device, before that one number.
+    let for_devices = weights.is_some_and(|text| text.trim().parse::<u64>().is_err());
     if let Some(weight) = b.weight().filter(|w| *w != 0) {
         if bfq {
             file::write(dir, "io.bfq.weight", &weight.to_string())?;
@@ -226,7 +328,7 @@ fn block_io(dir: &Path, b: &LinuxBlockIo) -> Result<()> {
             file::write(dir, "io.weight", &weight.to_string())?;
         }
     }
-    for device in b.weight_device().iter().flatten().filter(|_| bfq) {
+    for device in b.weight_device().iter().flatten().filter(|_| for_devices) {
         if let Some(weight) = device.weight().filter(|w| *w != 0) {
             let line = format!("{}:{} {weight}", device.major(), device.minor());
             file::write(dir, "io.bfq.weight", &line)?;
@@ -266,6 +368,7 @@ mod tests {
         assert_eq!(swap(r#"{"limit":100,"swap":150}"#).as_deref(), Some("50"));
         assert_eq!(swap(r#"{"limit":100,"swap":-1}"#).as_deref(), Some("max"));
         assert_eq!(swap(r#"{"limit":-1}"#).as_deref(), Some("max"));
+        assert_eq!(swap(r#"{"limit":-1,"swap":50}"#).as_deref(), Some("50"));
         assert_eq!(swap(r#"{"limit":100}"#), None);
         assert!(swap_max(&memory_of(r#"{"limit":100,"swap":50}"#)).is_err());
         assert!(swap_max(&memory_of(r#"{"swap":50}"#)).is_err());

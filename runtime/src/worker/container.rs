@@ -73,7 +73,7 @@ fn build(
     void.make()?;
     prepare::write_bundle(&ground.paths.private, &spec)?;
     clock.step("prepare_spec");
-    ground.cgroup.create()?;
+    let keeper = ground.cgroup.create()?;
     clock.step("cgroup_create");
     let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
     let (console, console_end) = console_socket(create.terminal)?;
@@ -117,6 +117,7 @@ fn build(
             .map(nix::unistd::Pid::as_raw)
             .ok_or_else(|| Error::internal("libcontainer did not tell the container's pid"))
     });
+    drop(keeper);
     let pid = match built {
         Ok(pid) => pid,
         Err(e) => {
@@ -126,12 +127,13 @@ fn build(
         }
     };
     clock.step("libcontainer_create");
-    let resources = ground
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.resources().as_ref());
-    ground.cgroup.apply(resources)?;
+    let linux = ground.spec.linux().as_ref();
+    ground.cgroup.apply(
+        linux.and_then(|l| l.resources().as_ref()),
+        linux
+            .and_then(|l| l.devices().as_deref())
+            .unwrap_or_default(),
+    )?;
     clock.step("cgroup_apply");
     let console = console
         .map(|socket| super::wire::receive_console(&socket))
@@ -226,7 +228,7 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
     let console = Console::listen(terminal, &scratch.0)?;
     let mark = trace::mark();
     let built = helper::in_child(|| {
-        cgroup.join(nix::unistd::getpid().as_raw())?;
+        join_beside_init(&cgroup, &paths, &scratch.0)?;
         builder(&exec.id, &exec.state_root, stdio, finish, &console)?
             .as_tenant()
             .with_process(Some(process_json))
@@ -248,6 +250,28 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
         Err(e) => peek_verdict(&verdict).unwrap_or(e),
     };
     Err(add_detail(failed, mark))
+}
+
+/// Moves this process into the container's cgroup, or into that of its init.
+/// libcontainer does so again by what its own file says, which must be the same.
+fn join_beside_init(cgroup: &Cgroup, paths: &Paths, scratch: &Path) -> Result<()> {
+    let own = nix::unistd::getpid().as_raw();
+    if !cgroup.is_v2() {
+        return cgroup.join(own);
+    }
+    let doing = "cannot read the container's state";
+    let init = Container::load(paths.state.clone()).map_err(|e| Error::because(doing, &e))?;
+    let init = init.pid().map_or(-1, nix::unistd::Pid::as_raw);
+    let joined = PathBuf::from(cgroup.join_beside(own, init)?);
+    let mut file = YoukiConfig::load(&paths.state).map_err(|e| Error::because(doing, &e))?;
+    if file.cgroup_path != joined {
+        file.cgroup_path = joined;
+        // Whole or not at all: another exec may read it at this moment.
+        file.save(scratch).map_err(|e| Error::because(doing, &e))?;
+        let name = "youki_config.json";
+        std::fs::rename(scratch.join(name), paths.state.join(name)).doing(doing)?;
+    }
+    Ok(())
 }
 
 /// What the exec'd process inherits from the container's own, as under runc,

@@ -16,6 +16,9 @@ use super::{Create, Remove, Timing, mounts, prepare, trace};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
+/// The file in the private directory that names a container's systemd unit.
+const UNIT: &str = "unit";
+
 /// Where things of one container are.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
@@ -91,10 +94,24 @@ impl Ground {
     fn lay_out(&self, create: &Create, clock: &mut Clock) -> Result<()> {
         std::fs::create_dir_all(&self.paths.private)
             .doing(format!("cannot make {}", self.paths.private.display()))?;
+        self.keep_unit()?;
         let layers = create.restore.as_ref().map_or(&[][..], |r| &r.layers);
         mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers)?;
         clock.step("mount_rootfs");
         Ok(())
+    }
+
+    /// Keeps what the spec calls the cgroup, for the day when the bundle is gone: a
+    /// unit is more than the path that libcontainer is given.
+    fn keep_unit(&self) -> Result<()> {
+        let linux = self.spec.linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        match path.and_then(Path::to_str) {
+            Some(path) if self.cgroup.is_systemd() => {
+                std::fs::write(self.paths.private.join(UNIT), path).doing("cannot keep the unit")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Kills what lives in the cgroup and removes everything again. Errors are
@@ -164,7 +181,13 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
 }
 
 fn load_own(paths: &Paths) -> Option<(Spec, Vec<String>)> {
-    prepare::load_spec(&paths.private.join("config.json")).ok()
+    let (mut spec, warnings) = prepare::load_spec(&paths.private.join("config.json")).ok()?;
+    if let Ok(unit) = std::fs::read_to_string(paths.private.join(UNIT)) {
+        let mut linux = spec.linux().clone().unwrap_or_default();
+        linux.set_cgroups_path(Some(unit.into()));
+        spec.set_linux(Some(linux));
+    }
+    Some((spec, warnings))
 }
 
 fn clear(paths: &Paths, cgroup: &Cgroup) -> Vec<Error> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec, User};
 
 use super::tree::Void;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, given};
 use crate::error::{Doing, Error, ErrorKind, Result};
 
 /// Loads a `config.json`. Capabilities that we do not know are dropped, as runc
@@ -20,20 +20,32 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
     let what = || format!("cannot read {}", path.display());
     let text = std::fs::read(path).doing(what())?;
-    match serde_json::from_slice(&text) {
-        Ok(spec) => Ok((spec, Vec::new())),
-        Err(first) => {
-            let mut value: serde_json::Value = serde_json::from_slice(&text).doing(what())?;
-            let mut warnings = Vec::new();
-            if let Some(sets) = value.pointer_mut("/process/capabilities") {
-                drop_unknown_capabilities(sets, &mut warnings);
-            }
-            match serde_json::from_value(value) {
-                Ok(spec) if !warnings.is_empty() => Ok((spec, warnings)),
-                _ => Err(Error::because(what(), &first).with_kind(ErrorKind::InvalidArgument)),
-            }
-        }
+    let first = match serde_json::from_slice(&text) {
+        Ok(spec) if !may_lack_a_limit(&spec) => return Ok((spec, Vec::new())),
+        other => other.err(),
+    };
+    let mut value: serde_json::Value = serde_json::from_slice(&text).doing(what())?;
+    let mut warnings = Vec::new();
+    if let Some(sets) = value.pointer_mut("/process/capabilities") {
+        drop_unknown_capabilities(sets, &mut warnings);
     }
+    if let Some(resources) = value.pointer_mut("/linux/resources") {
+        given::fit(resources);
+    }
+    serde_json::from_value(value)
+        .map(|spec| (spec, warnings))
+        .map_err(|second| {
+            // The first tells the line.
+            let error = first.as_ref().unwrap_or(&second);
+            Error::because(what(), error).with_kind(ErrorKind::InvalidArgument)
+        })
+}
+
+/// Whether `pids` has no limit, which reads like a limit of zero.
+fn may_lack_a_limit(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let pids = linux.and_then(|linux| linux.resources().as_ref()?.pids().as_ref());
+    pids.is_some_and(|pids| pids.limit() == 0)
 }
 
 fn drop_unknown_capabilities(sets: &mut serde_json::Value, warnings: &mut Vec<String>) {
@@ -159,6 +171,23 @@ mod tests {
         assert_eq!(warnings, ["unknown capability \"CAP_TIME_TRAVEL\" ignored"]);
         let caps = spec.process().as_ref().unwrap().capabilities().clone();
         assert_eq!(caps.unwrap().bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_limit_that_is_not_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let mut value = serde_json::to_value(Spec::default()).unwrap();
+        let pids = |value: &serde_json::Value| {
+            std::fs::write(&path, value.to_string()).unwrap();
+            let (spec, _) = load_spec(&path).unwrap();
+            let resources = spec.linux().as_ref().unwrap().resources().clone();
+            resources.unwrap().pids().map(|pids| pids.limit())
+        };
+        value["linux"]["resources"] = serde_json::json!({"pids": {}});
+        assert_eq!(pids(&value), None);
+        value["linux"]["resources"] = serde_json::json!({"pids": {"limit": 0}});
+        assert_eq!(pids(&value), Some(0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxNamespaceType, LinuxResources, Spec};
 use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req_type, Ext_mount_map, Inherit_fd};
 
 use super::child::Held;
@@ -111,6 +111,14 @@ impl Restored {
             .open("/dev/null")
             .doing("Cannot open /dev/null")?;
         let inherited = self.inherited(stdio, null.as_raw_fd());
+        // A cgroup namespace is born with criu, which has to be in the cgroup then;
+        // CRIU makes none itself. Without one the cgroup can wait.
+        let namespaced = namespaces::of(&self.ground.spec, LinuxNamespaceType::Cgroup);
+        let mut keeper = None;
+        if namespaced == Namespace::Own {
+            keeper = Some(self.ground.cgroup.create()?);
+            self.clock.step("cgroup_create");
+        }
         self.spawn(&inherited)?;
         self.clock.step("criu_spawn");
         // While criu loads, what it will need is made.
@@ -132,14 +140,20 @@ impl Restored {
         )?;
         self.clock.step("stage");
         self.fill_shared_memory(images)?;
-        self.ground.cgroup.create()?;
-        self.clock.step("cgroup_create");
         let (early, _) = split(self.resources());
-        self.ground.cgroup.apply(early.as_ref())?;
-        self.clock.step("cgroup_apply");
-        let criu = self.criu()?.pid();
-        self.ground.cgroup.join(criu)?;
-        self.clock.step("cgroup_join");
+        if keeper.is_some() {
+            self.ground.cgroup.apply(early.as_ref(), self.devices())?;
+            self.clock.step("cgroup_apply");
+        } else {
+            keeper = Some(self.ground.cgroup.create()?);
+            self.clock.step("cgroup_create");
+            self.ground.cgroup.apply(early.as_ref(), self.devices())?;
+            self.clock.step("cgroup_apply");
+            let criu = self.criu()?.pid();
+            self.ground.cgroup.join(criu)?;
+            self.clock.step("cgroup_join");
+        }
+        drop(keeper);
         let options = self.options(images, &inherited, mounts)?;
         self.criu()?.begin(Criu_req_type::RESTORE, options)?;
         self.follow()?;
@@ -148,6 +162,9 @@ impl Restored {
 
     fn spawn(&mut self, inherited: &[(String, RawFd)]) -> Result<()> {
         let mut before = pod_namespaces(&self.ground.spec)?;
+        if before.unshare & libc::CLONE_NEWCGROUP != 0 {
+            before.cgroups = self.ground.cgroup.doors()?;
+        }
         before.keep = inherited.iter().map(|(_, fd)| *fd).collect();
         let doing = format!("restore container {}", self.create.id);
         self.criu = Some(Criu::spawn(
@@ -280,6 +297,12 @@ impl Restored {
             .and_then(|linux| linux.resources().as_ref())
     }
 
+    fn devices(&self) -> &[LinuxDevice] {
+        let linux = self.ground.spec.linux().as_ref();
+        let devices = linux.and_then(|linux| linux.devices().as_deref());
+        devices.unwrap_or_default()
+    }
+
     fn criu(&mut self) -> Result<&mut Criu> {
         self.criu
             .as_mut()
@@ -402,6 +425,7 @@ fn pod_namespaces(spec: &Spec) -> Result<BeforeExec> {
         (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
         (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
         (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
+        (LinuxNamespaceType::Cgroup, libc::CLONE_NEWCGROUP),
     ] {
         match namespaces::of(spec, typ) {
             Namespace::Host => {}

@@ -9,14 +9,13 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Mount, Spec};
 
 use super::identity::{Allowed, Status};
 use super::layout::{self, Layout};
 use super::record::{Kind, Record};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::mountinfo::MountInfo;
-use crate::namespaces::{self, Namespace};
 
 /// Mount options that the restored tree may not lack when the spec has them.
 const STRICT: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
@@ -70,11 +69,8 @@ impl Expected<'_> {
     }
 
     fn check_namespaces(&self, pid: i32) -> Result<()> {
-        let has_cgroup_namespace =
-            namespaces::of(self.spec, LinuxNamespaceType::Cgroup) != Namespace::Host;
         for shared in ["net", "ipc", "uts", "user", "cgroup"] {
-            let own = shared == "cgroup" && has_cgroup_namespace;
-            if !own && namespace(pid, shared)? != namespace(self.criu, shared)? {
+            if namespace(pid, shared)? != namespace(self.criu, shared)? {
                 return Err(violation(
                     pid,
                     &format!("its {shared} namespace is not the pod's"),
