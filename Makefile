@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo gaps test conformance setup lint build clean
+.PHONY: help demo gaps test conformance bench soak setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,6 +21,12 @@ conformance: ## critest and containerd's own suites, under runc and under repris
 	hack/setup conformance
 	hack/conformance
 
+bench: setup ## the cold path against runc's shim: times, memory, a hundred pods
+	hack/bench/cold
+
+soak: setup ## a thousand containers through one shim: nothing grows, nothing is left
+	hack/bench/soak
+
 setup: ## install and build what tests need (cached outside the checkout)
 	hack/setup
 
@@ -29,7 +35,7 @@ lint: ## formatting, clippy, scripts, dependencies
 
 build: ## the shim and the reprise CLI, in release mode
 	hack/setup build
-	cargo build --release --locked -p containerd-shim-reprise-v2 -p reprise-runtime
+	hack/build
 	@ls -lh $(TARGET)/release/containerd-shim-reprise-v2 $(TARGET)/release/reprise
 
 clean: ## remove what was built here (not the cache)

@@ -4,6 +4,8 @@
 //! and cgroups; a [`Pod`] and its [`Container`]s live on it. Nothing here
 //! imports Reprise: only its two binaries are started.
 
+pub mod bench;
+pub mod chart;
 pub mod checkpoints;
 pub mod conformance;
 pub mod containerd;
@@ -17,7 +19,10 @@ pub mod leftovers;
 pub mod measure;
 pub mod node;
 pub mod pod;
+pub mod process;
 pub mod programs;
+pub mod shim;
+pub mod soak;
 pub mod terminal;
 pub mod tools;
 pub mod wait;
@@ -26,6 +31,7 @@ pub use checkpoints::{Checkpoint, Decision};
 pub use leftovers::Leftovers;
 pub use node::{Criu, Finished, Node, NodeOptions};
 pub use pod::{Container, ContainerSpec, Pod, PodSpec};
+pub use process::Process;
 pub use programs::{Answer, Program};
 pub use terminal::Terminal;
 pub use wait::{eventually, wait_for};

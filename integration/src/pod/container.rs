@@ -90,11 +90,7 @@ impl<'n> Container<'n> {
     /// # Errors
     /// When it has none.
     pub fn pid(&self) -> Result<u32> {
-        let answer = self.node.cri().container_status(&self.id)?;
-        let info: serde_json::Value =
-            serde_json::from_str(answer.info.get("info").context("no info")?)?;
-        let pid = info["pid"].as_u64().context("no pid")?;
-        Ok(u32::try_from(pid)?)
+        super::pid_in(&self.node.cri().container_status(&self.id)?.info)
     }
 
     /// A file of its first process's `/proc` directory.

@@ -12,6 +12,7 @@ use crate::http::{self, Connection};
 use crate::node::Node;
 use crate::programs::Answer;
 use anyhow::{Context, Result};
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -84,6 +85,14 @@ impl<'n> Pod<'n> {
     #[must_use]
     pub fn node(&self) -> &'n Node {
         self.node
+    }
+
+    /// The pid of the sandbox's process, as the node sees it.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn pid(&self) -> Result<u32> {
+        pid_in(&self.node.cri().pod_sandbox_status(&self.id)?.info)
     }
 
     /// Creates a container.
@@ -167,6 +176,12 @@ impl<'n> Pod<'n> {
     fn address(&self) -> SocketAddr {
         SocketAddr::new(self.ip, 8080)
     }
+}
+
+/// The pid in containerd's internals about a pod or a container.
+fn pid_in(info: &HashMap<String, String>) -> Result<u32> {
+    let info: serde_json::Value = serde_json::from_str(info.get("info").context("no info")?)?;
+    Ok(u32::try_from(info["pid"].as_u64().context("no pid")?)?)
 }
 
 impl Drop for Pod<'_> {

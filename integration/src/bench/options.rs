@@ -1,0 +1,112 @@
+//! The benchmarks' command line.
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "usage: bench cold|miss|restore-busybox|soak \
+    [--runs N] [--pods N] [--rounds N] [--cycles N] [--only NAME,NAME]";
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// The cold path against runc's shim: times, memory, a hundred pods.
+    Cold,
+    /// What looking for a checkpoint costs a container that has none.
+    Miss,
+    /// A restored shell.
+    RestoreBusybox,
+    /// A thousand containers through one shim.
+    Soak,
+}
+
+/// What shall be measured, and how often.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(super) what: What,
+    /// Repetitions of each measurement.
+    pub(super) runs: usize,
+    /// Pods that start at once.
+    pub(super) pods: usize,
+    /// How often they do.
+    pub(super) rounds: usize,
+    /// Containers of a soak.
+    pub(super) cycles: usize,
+    /// Names of measurements; all when empty.
+    only: Vec<String>,
+}
+
+impl Options {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// When there is an unknown option or a bad value.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self> {
+        let mut words = words.into_iter();
+        let what = match words.next().as_deref() {
+            Some("cold") => What::Cold,
+            Some("miss") => What::Miss,
+            Some("restore-busybox") => What::RestoreBusybox,
+            Some("soak") => What::Soak,
+            _ => bail!(USAGE),
+        };
+        let mut options = Self {
+            what,
+            runs: 30,
+            pods: 100,
+            rounds: 3,
+            cycles: 1000,
+            only: Vec::new(),
+        };
+        while let Some(word) = words.next() {
+            let value = words.next().context(USAGE)?;
+            let number = || value.parse().context(USAGE);
+            match word.as_str() {
+                "--runs" => options.runs = number()?,
+                "--pods" => options.pods = number()?,
+                "--rounds" => options.rounds = number()?,
+                "--cycles" => options.cycles = number()?,
+                "--only" => options.only = value.split(',').map(str::to_owned).collect(),
+                other => bail!("unknown option {other}: {USAGE}"),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether this measurement is asked for.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, What};
+
+    fn parse(line: &str) -> anyhow::Result<Options> {
+        Options::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn options_have_defaults() {
+        let options = parse("cold --only exec,create").unwrap();
+        assert_eq!(options.what, What::Cold);
+        assert_eq!(
+            (options.runs, options.pods, options.cycles),
+            (30, 100, 1000)
+        );
+        assert!(options.wants("exec") && !options.wants("shim_pss"));
+        assert!(parse("miss").unwrap().wants("exec"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            "",
+            "warm",
+            "cold --runs",
+            "cold --runs many",
+            "cold --fast 1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
