@@ -3,9 +3,11 @@
 
 // ---- Rooms: what cgroup/ and store/ need ------------------------------------
 
+mod memory;
 mod mount;
 mod process;
 
+pub use memory::*;
 pub use mount::*;
 pub use process::*;
 

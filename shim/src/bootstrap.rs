@@ -21,6 +21,7 @@ use crate::driver::{Context, remove_run_dir};
 use crate::events::{self, Teller, to_timestamp};
 use crate::house::House;
 use crate::reaper::{Exit, Reaper};
+use crate::rest::Rest;
 use crate::server::Service;
 use crate::{info, protocol, socket};
 
@@ -145,6 +146,7 @@ impl Shim for Reprise {
             runtime: Arc::new(House::open()),
             reaper,
             events: teller,
+            rest: Rest::begin(),
             namespace: self.namespace.clone(),
             state_root,
             address: self.address.clone(),

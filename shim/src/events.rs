@@ -12,15 +12,17 @@ use containerd_shim::ExitSignal;
 use containerd_shim::event::Event as Topic;
 use containerd_shim::protos::api::ForwardRequest;
 use containerd_shim::protos::events::task as wire;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
-use containerd_shim::protos::protobuf::{MessageDyn, MessageField};
+use containerd_shim::protos::protobuf::{self, Message, MessageField};
 use containerd_shim::protos::shim::event::Envelope;
 use containerd_shim::protos::shim_async::{Client, EventsClient};
 use containerd_shim::protos::types::mount::Mount;
-use containerd_shim::util::{convert_to_any, timestamp};
+use containerd_shim::util::timestamp;
 use reprise_runtime::rootfs::RootfsMount;
 use tokio::sync::mpsc;
 
+use crate::protocol::to_any;
 use crate::reaper::Exit;
 use crate::stdio::Paths;
 
@@ -165,33 +167,33 @@ async fn forward(
 }
 
 fn envelope(event: &Event, namespace: &str) -> containerd_shim::Result<Envelope> {
-    let (topic, message) = to_wire(event);
+    let (topic, message) = to_wire(event)?;
     Ok(Envelope {
         timestamp: MessageField::some(timestamp()?),
         namespace: namespace.to_owned(),
         topic,
-        event: MessageField::some(convert_to_any(message)?),
+        event: MessageField::some(message),
         ..Default::default()
     })
 }
 
-fn to_wire(event: &Event) -> (String, Box<dyn MessageDyn>) {
-    fn with_topic<T: Topic + MessageDyn>(message: T) -> (String, Box<dyn MessageDyn>) {
-        (message.topic(), Box::new(message))
+fn to_wire(event: &Event) -> protobuf::Result<(String, Any)> {
+    fn with_topic<T: Topic + Message>(message: &T) -> protobuf::Result<(String, Any)> {
+        Ok((message.topic(), to_any("containerd.events", message)?))
     }
     match event.clone() {
-        Event::Create(created) => with_topic(create_to_wire(*created)),
-        Event::Start { id, pid } => with_topic(wire::TaskStart {
+        Event::Create(created) => with_topic(&create_to_wire(*created)),
+        Event::Start { id, pid } => with_topic(&wire::TaskStart {
             container_id: id,
             pid: pid.unsigned_abs(),
             ..Default::default()
         }),
-        Event::ExecAdded { id, exec } => with_topic(wire::TaskExecAdded {
+        Event::ExecAdded { id, exec } => with_topic(&wire::TaskExecAdded {
             container_id: id,
             exec_id: exec,
             ..Default::default()
         }),
-        Event::ExecStarted { id, exec, pid } => with_topic(wire::TaskExecStarted {
+        Event::ExecStarted { id, exec, pid } => with_topic(&wire::TaskExecStarted {
             container_id: id,
             exec_id: exec,
             pid: pid.unsigned_abs(),
@@ -202,7 +204,7 @@ fn to_wire(event: &Event) -> (String, Box<dyn MessageDyn>) {
             process,
             pid,
             exit,
-        } => with_topic(wire::TaskExit {
+        } => with_topic(&wire::TaskExit {
             container_id: id,
             id: process,
             pid: pid.unsigned_abs(),
@@ -210,24 +212,24 @@ fn to_wire(event: &Event) -> (String, Box<dyn MessageDyn>) {
             exited_at: MessageField::some(to_timestamp(exit.at)),
             ..Default::default()
         }),
-        Event::Oom { id } => with_topic(wire::TaskOOM {
+        Event::Oom { id } => with_topic(&wire::TaskOOM {
             container_id: id,
             ..Default::default()
         }),
-        Event::Paused { id } => with_topic(wire::TaskPaused {
+        Event::Paused { id } => with_topic(&wire::TaskPaused {
             container_id: id,
             ..Default::default()
         }),
-        Event::Resumed { id } => with_topic(wire::TaskResumed {
+        Event::Resumed { id } => with_topic(&wire::TaskResumed {
             container_id: id,
             ..Default::default()
         }),
-        Event::Checkpointed { id, path } => with_topic(wire::TaskCheckpointed {
+        Event::Checkpointed { id, path } => with_topic(&wire::TaskCheckpointed {
             container_id: id,
             checkpoint: path,
             ..Default::default()
         }),
-        Event::Delete { id, pid, exit } => with_topic(wire::TaskDelete {
+        Event::Delete { id, pid, exit } => with_topic(&wire::TaskDelete {
             container_id: id,
             pid: pid.unsigned_abs(),
             exit_status: exit.status,

@@ -23,6 +23,7 @@ mod metrics;
 mod protocol;
 mod reaper;
 mod request;
+mod rest;
 mod runtime;
 mod server;
 mod socket;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
 
 /// All of containerd's faces.
 fn serve() -> ExitCode {
+    reprise_runtime::sys::use_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

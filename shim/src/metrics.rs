@@ -4,9 +4,10 @@ use containerd_shim::protos::cgroups::metrics as v1;
 use containerd_shim::protos::cgroups_v2::metrics as v2;
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use containerd_shim::util::convert_to_any;
 use reprise_runtime::cgroup::{BlkioEntry, Counters, MemoryEntry, Stats, V1Stats, V2Stats};
 use reprise_runtime::{Error, Result};
+
+use crate::protocol;
 
 /// Encodes the figures as the type that fits the node's hierarchy.
 ///
@@ -14,8 +15,8 @@ use reprise_runtime::{Error, Result};
 /// Encoding.
 pub(crate) fn to_any(stats: &Stats) -> Result<Any> {
     let any = match stats {
-        Stats::V1(stats) => convert_to_any(Box::new(from_v1(stats))),
-        Stats::V2(stats) => convert_to_any(Box::new(from_v2(stats))),
+        Stats::V1(stats) => protocol::to_any("io.containerd.cgroups.v1", &from_v1(stats)),
+        Stats::V2(stats) => protocol::to_any("io.containerd.cgroups.v2", &from_v2(stats)),
     };
     any.map_err(|e| Error::because("Cannot encode the metrics", &e))
 }

@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use containerd_shim::bootstrap::any_is;
 use containerd_shim::protos::api;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use containerd_shim::protos::protobuf::{EnumOrUnknown, Message, MessageField};
+use containerd_shim::protos::protobuf::{self, EnumOrUnknown, Message, MessageField};
 use containerd_shim::protos::shim::oci;
 use containerd_shim::protos::ttrpc;
-use containerd_shim::util::convert_to_any;
 use oci_spec::runtime::{LinuxResources, Process};
 use reprise_runtime::cgroup::given;
 use reprise_runtime::rootfs::RootfsMount;
@@ -104,12 +102,12 @@ fn runc_options(options: Option<&Any>) -> Result<oci::Options> {
     if any.value.is_empty() && any.type_url.is_empty() {
         return Ok(oci::Options::default());
     }
-    if any_is::<oci::Options>(any) {
+    if is_of_type(any, "containerd.runc.v1.Options") {
         return oci::Options::parse_from_bytes(&any.value)
             .map_err(|e| Error::because("Cannot read the runtime options", &e))
             .map_err(|e| e.with_kind(ErrorKind::InvalidArgument));
     }
-    if any.type_url.rsplit('/').next() == Some(GENERIC_OPTIONS) {
+    if is_of_type(any, GENERIC_OPTIONS) {
         // Their content is the runtime's own; ours is in /etc/reprise/config.toml.
         return Ok(oci::Options::default());
     }
@@ -158,7 +156,7 @@ pub(crate) fn checkpoint(request: &api::CheckpointTaskRequest) -> Result<Checkpo
     let options = match request.options.as_ref() {
         None => oci::CheckpointOptions::default(),
         Some(any) if any.type_url.is_empty() => oci::CheckpointOptions::default(),
-        Some(any) if any_is::<oci::CheckpointOptions>(any) => {
+        Some(any) if is_of_type(any, "containerd.runc.v1.CheckpointOptions") => {
             oci::CheckpointOptions::parse_from_bytes(&any.value)
                 .map_err(|e| invalid(format!("Cannot read the checkpoint options: {e}")))?
         }
@@ -248,10 +246,11 @@ pub(crate) fn pids(processes: Vec<(i32, Option<String>)>) -> Result<api::PidsRes
     let mut answer = api::PidsResponse::default();
     for (pid, exec) in processes {
         let info = exec.map(|exec_id| {
-            convert_to_any(Box::new(oci::ProcessDetails {
+            let details = oci::ProcessDetails {
                 exec_id,
                 ..Default::default()
-            }))
+            };
+            to_any("containerd.runc.v1", &details)
         });
         let info = info
             .transpose()
@@ -263,6 +262,24 @@ pub(crate) fn pids(processes: Vec<(i32, Option<String>)>) -> Result<api::PidsRes
         });
     }
     Ok(answer)
+}
+
+/// A message beside the name of its type: its package and its own. Not by
+/// protobuf's reflection, which would keep half a megabyte of descriptors.
+///
+/// # Errors
+/// Encoding.
+pub(crate) fn to_any<M: Message>(package: &str, message: &M) -> protobuf::Result<Any> {
+    Ok(Any {
+        type_url: format!("{package}.{}", M::NAME),
+        value: message.write_to_bytes()?,
+        ..Default::default()
+    })
+}
+
+/// By the name alone, for the same reason. Some write a host before it.
+fn is_of_type(any: &Any, name: &str) -> bool {
+    any.type_url.rsplit('/').next() == Some(name)
 }
 
 /// The annotation by which containers share a shim, if there is one.

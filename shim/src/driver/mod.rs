@@ -29,6 +29,7 @@ use crate::exec::Exec;
 use crate::house::House;
 use crate::reaper::{Exit, Reaper};
 use crate::request::{CheckpointRequest, CreateRequest, ExecRequest};
+use crate::rest::Rest;
 use crate::stdio::{Copying, Paths};
 use crate::task::{Status, Task};
 
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) runtime: Arc<House>,
     pub(crate) reaper: Reaper,
     pub(crate) events: Teller,
+    pub(crate) rest: Rest,
     pub(crate) namespace: String,
     /// `/run/reprise/<namespace>`.
     pub(crate) state_root: PathBuf,
@@ -229,6 +231,7 @@ pub(crate) fn create(
     let keep = handle.clone();
     tokio::spawn(async move {
         while let Some(message) = inbox.recv().await {
+            container.context.rest.disturb();
             let flow = match message {
                 Message::Ask(ask) => container.answer(ask),
                 Message::Done(done) => container.note(done),
