@@ -6,10 +6,12 @@
 mod memory;
 mod mount;
 mod process;
+mod userns;
 
 pub use memory::*;
 pub use mount::*;
 pub use process::*;
+pub use userns::*;
 
 use std::ffi::CString;
 use std::fs::File;

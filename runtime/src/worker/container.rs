@@ -25,7 +25,7 @@ use super::child::Held;
 use super::executor::Finish;
 use super::ground::{Clock, Ground, Paths};
 use super::tree::{Tree, Void};
-use super::{Create, Exec, Started, Stdio, Timing, helper, prepare, trace};
+use super::{Create, Exec, Started, Stdio, Timing, helper, prepare, trace, userns};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
@@ -71,6 +71,12 @@ fn build(
         bare.set_terminal(Some(false));
     }
     void.make()?;
+    // Made here, since mounts need it too.
+    let userns = userns::of_container(&ground.spec)?;
+    if let Some(userns) = &userns {
+        prepare::join_user_namespace(&mut spec, userns);
+        void.open_the_way()?;
+    }
     prepare::write_bundle(&ground.paths.private, &spec)?;
     clock.step("prepare_spec");
     let keeper = ground.cgroup.create()?;
@@ -82,6 +88,7 @@ fn build(
         &create.bundle,
         &ground.paths.rootfs,
         &ground.cgroup,
+        userns.as_ref(),
         console_end,
         has_hooks_before_the_pivot(&ground.spec),
     )?;
@@ -224,7 +231,21 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
     let json = serde_json::to_vec(&bare).doing("cannot encode the process")?;
     std::fs::write(&process_json, json).doing("cannot write process.json")?;
     let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
-    let finish = Finish::exec(&exec.id, process, &spec, executor_end, exec.io_owner);
+    let init = Container::load(paths.state.clone())
+        .map_err(|e| Error::because("cannot find the container", &e))?
+        .pid();
+    let userns = match init {
+        Some(init) => userns::of_process(&spec, init.as_raw())?,
+        None => None,
+    };
+    let finish = Finish::exec(
+        &exec.id,
+        process,
+        &spec,
+        executor_end,
+        exec.io_owner,
+        userns,
+    );
     let console = Console::listen(terminal, &scratch.0)?;
     let mark = trace::mark();
     let built = helper::in_child(|| {

@@ -96,7 +96,8 @@ impl Ground {
             .doing(format!("cannot make {}", self.paths.private.display()))?;
         self.keep_unit()?;
         let layers = create.restore.as_ref().map_or(&[][..], |r| &r.layers);
-        mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers)?;
+        let scratch = self.paths.private.join("layers");
+        mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers, &scratch)?;
         clock.step("mount_rootfs");
         Ok(())
     }

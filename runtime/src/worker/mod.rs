@@ -35,6 +35,7 @@ mod stage;
 mod trace;
 mod tree;
 mod upper;
+mod userns;
 mod verify;
 mod wire;
 mod workdir;
@@ -315,7 +316,7 @@ fn read_only_copy(exe: &Path) -> Option<OwnedFd> {
 /// # Errors
 /// A mount fails, or is of a kind that is not supported.
 pub fn mount_rootfs(bundle: &Path, rootfs: &[RootfsMount]) -> Result<()> {
-    mounts::mount_rootfs(&bundle.join("rootfs"), rootfs, &[])
+    mounts::mount_rootfs(&bundle.join("rootfs"), rootfs, &[], &bundle.join(".layers"))
 }
 
 /// The worker's face of the binary: serves one command on the socket that the

@@ -1,7 +1,7 @@
 //! The rootfs: mounted as containerd asks, with a checkpoint's writable layers
 //! beneath the new one when restoring; and unmounted, whatever lies below it.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -9,17 +9,20 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::tree::{attributes, flag, propagation};
+use super::userns::Ids;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::mountinfo;
 use crate::rootfs::RootfsMount;
 use crate::sys;
 
 /// Mounts `mounts` at and below `rootfs`, `layers` (uppermost first) between the
-/// overlay's writable layer and the image's. Undone when it fails.
+/// overlay's writable layer and the image's. Layers whose ids are mapped are mounted
+/// at `scratch` meanwhile. Undone when it fails.
 pub(super) fn mount_rootfs(
     rootfs: &Path,
     mounts: &[RootfsMount],
     layers: &[PathBuf],
+    scratch: &Path,
 ) -> Result<()> {
     if !layers.is_empty() && mounts.first().is_none_or(|m| m.typ != "overlay") {
         return Err(Error::new(
@@ -39,7 +42,7 @@ pub(super) fn mount_rootfs(
     }
     for (i, one) in mounts.iter().enumerate() {
         let layers = if i == 0 { layers } else { &[] };
-        if let Err(e) = mount_one(rootfs, one, layers) {
+        if let Err(e) = mount_one(rootfs, one, layers, scratch) {
             unmount_below(rootfs).ok();
             return Err(e);
         }
@@ -47,7 +50,7 @@ pub(super) fn mount_rootfs(
     Ok(())
 }
 
-fn mount_one(rootfs: &Path, one: &RootfsMount, layers: &[PathBuf]) -> Result<()> {
+fn mount_one(rootfs: &Path, one: &RootfsMount, layers: &[PathBuf], scratch: &Path) -> Result<()> {
     let options = Options::parse(&one.options)?;
     // Kept open so that the path in /proc stays valid.
     let target = if one.target.is_empty() {
@@ -73,8 +76,13 @@ fn mount_one(rootfs: &Path, one: &RootfsMount, layers: &[PathBuf]) -> Result<()>
         )
     };
     if one.typ == "overlay" {
-        let overlay = Overlay::new(&options, layers);
-        return overlay.mount(&place, options.flags).doing(what());
+        let mut overlay = Overlay::new(&options, layers);
+        let mapped = match &options.ids {
+            Some(ids) => Some(MappedLayers::mount(&mut overlay.lower, ids, scratch)?),
+            None => None,
+        };
+        let mounted = overlay.mount(&place, options.flags).doing(what());
+        return mapped.map_or(Ok(()), MappedLayers::remove).and(mounted);
     }
     let bind = options.flags.contains(MsFlags::MS_BIND);
     let fstype = (!bind).then_some(one.typ.as_str());
@@ -98,6 +106,10 @@ fn mount_one(rootfs: &Path, one: &RootfsMount, layers: &[PathBuf]) -> Result<()>
         let again = rest | MsFlags::MS_REMOUNT;
         mount(None::<&str>, &place, None::<&str>, again, None::<&str>).doing(what())?;
     }
+    if let Some(ids) = &options.ids {
+        let tree = map_ids(&place, ids, 0)?;
+        sys::move_mount(tree.as_fd(), libc::AT_FDCWD, &place).doing(what())?;
+    }
     if let Some(propagation) = options.propagation {
         mount(
             None::<&str>,
@@ -117,6 +129,8 @@ struct Options {
     flags: MsFlags,
     propagation: Option<MsFlags>,
     data: Vec<String>,
+    /// Both mappings, or none: one alone means nothing to containerd.
+    ids: Option<Ids>,
 }
 
 impl Options {
@@ -125,13 +139,23 @@ impl Options {
             flags: MsFlags::empty(),
             propagation: None,
             data: Vec::new(),
+            ids: None,
         };
+        let (mut uids, mut gids) = (None, None);
         for word in words {
             if word.starts_with("X-containerd.") || word == "defaults" {
                 // containerd's notes to itself.
                 continue;
             }
-            if word == "loop" || word.starts_with("uidmap=") || word.starts_with("gidmap=") {
+            if let Some(map) = word.strip_prefix("uidmap=") {
+                uids = Some(map);
+                continue;
+            }
+            if let Some(map) = word.strip_prefix("gidmap=") {
+                gids = Some(map);
+                continue;
+            }
+            if word == "loop" {
                 return Err(Error::new(
                     ErrorKind::Unimplemented,
                     format!("rootfs mount option {word:?} is not supported"),
@@ -144,6 +168,9 @@ impl Options {
             } else {
                 parsed.data.push(word.clone());
             }
+        }
+        if let (Some(uids), Some(gids)) = (uids, gids) {
+            parsed.ids = Some(Ids::of_options(uids, gids)?);
         }
         Ok(parsed)
     }
@@ -235,6 +262,49 @@ impl Overlay {
         nix::unistd::chdir(&here)?;
         done
     }
+}
+
+/// An image's layers with mapped ids, mounted only as long as the overlay is made.
+struct MappedLayers(PathBuf);
+
+impl MappedLayers {
+    /// Mounts the directory above all layers at `at` and makes `lower` lead there.
+    fn mount(lower: &mut [String], ids: &Ids, at: &Path) -> Result<Self> {
+        let base = common_parent(lower);
+        let tree = map_ids(&base, ids, sys::MOUNT_ATTR_RDONLY)?;
+        let what = || format!("cannot mount {} with mapped ids", base.display());
+        std::fs::create_dir_all(at).doing(what())?;
+        sys::move_mount(tree.as_fd(), libc::AT_FDCWD, at).doing(what())?;
+        for dir in lower {
+            let below = Path::new(dir.as_str()).strip_prefix(&base);
+            let mapped = at.join(below.doing(what())?);
+            *dir = mapped.to_string_lossy().into_owned();
+        }
+        Ok(Self(at.to_owned()))
+    }
+
+    /// The overlay has mounts of its own by now.
+    fn remove(self) -> Result<()> {
+        unmount_below(&self.0)?;
+        std::fs::remove_dir(&self.0).doing(format!("cannot remove {}", self.0.display()))
+    }
+}
+
+/// A detached copy of what is mounted at `path` and below, private, ids mapped.
+fn map_ids(path: &Path, ids: &Ids, set: u64) -> Result<OwnedFd> {
+    let namespace = ids.namespace()?;
+    let fd = u64::try_from(namespace.as_raw_fd()).unwrap_or_default();
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
+    let attr = sys::MountAttr {
+        set: sys::MOUNT_ATTR_IDMAP | set,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: fd,
+        ..sys::MountAttr::default()
+    };
+    sys::open_tree(libc::AT_FDCWD, path, flags)
+        .and_then(|tree| sys::mount_setattr(tree.as_fd(), true, &attr).map(|()| tree))
+        .doing(format!("cannot map the ids of {}", path.display()))
 }
 
 /// The directory above all of `dirs`, never one of them itself.

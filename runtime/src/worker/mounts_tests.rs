@@ -24,7 +24,14 @@ fn options_become_flags_propagation_and_data() {
 #[test]
 fn what_we_cannot_do_is_refused() {
     assert!(Options::parse(&words("loop")).is_err());
-    assert!(Options::parse(&words("uidmap=0:1:2")).is_err());
+    assert!(Options::parse(&words("uidmap=0:1,gidmap=0:1:2")).is_err());
+}
+
+#[test]
+fn ids_are_mapped_when_both_are_told() {
+    let ids = |text: &str| Options::parse(&words(text)).unwrap().ids;
+    assert!(ids("uidmap=0:1:2,gidmap=0:1:2").is_some());
+    assert!(ids("uidmap=0:1:2").is_none());
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! itself is never written to.
 
 use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec, User};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec, User};
 
 use super::tree::Void;
 use crate::cgroup::{Cgroup, given};
@@ -102,6 +103,21 @@ pub(super) fn for_libcontainer(spec: &Spec, void: &Void, cgroup: &Cgroup) -> Res
     }
     void.put_into(&mut spec);
     Ok(spec)
+}
+
+/// Has libcontainer join a user namespace that we hold, by its descriptor, which
+/// the processes that it makes inherit.
+pub(super) fn join_user_namespace(spec: &mut Spec, namespace: &OwnedFd) {
+    let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut all = linux.namespaces().clone().unwrap_or_default();
+    for one in &mut all {
+        if one.typ() == LinuxNamespaceType::User {
+            one.set_path(Some(PathBuf::from(&path)));
+        }
+    }
+    linux.set_namespaces(Some(all));
+    spec.set_linux(Some(linux));
 }
 
 /// A process as libcontainer may see it.

@@ -26,6 +26,7 @@ use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::worker::{Create, CriuConfig, Exec, Prepared, Remove, Started, Stdio, Worker};
 use serde_json::{Value, json};
 
+pub mod compare;
 pub mod runc;
 
 /// Lists the tests beside what makes them findable by name.
@@ -74,6 +75,8 @@ pub struct Case {
     pub terminal: bool,
     /// More image layers, uppermost first.
     pub lower: Vec<String>,
+    /// More options of the overlay.
+    pub rootfs_options: Vec<String>,
     workers: Vec<i32>,
 }
 
@@ -99,6 +102,7 @@ impl Case {
             spec,
             terminal: false,
             lower: Vec::new(),
+            rootfs_options: Vec::new(),
             workers: Vec::new(),
         }
     }
@@ -129,12 +133,16 @@ impl Case {
                 typ: "overlay".to_owned(),
                 source: "overlay".to_owned(),
                 target: String::new(),
-                options: vec![
-                    "index=off".to_owned(),
-                    format!("workdir={}", at("work")),
-                    format!("upperdir={}", at("upper")),
-                    format!("lowerdir={}", lower.join(":")),
-                ],
+                options: [
+                    &self.rootfs_options[..],
+                    &[
+                        "index=off".to_owned(),
+                        format!("workdir={}", at("work")),
+                        format!("upperdir={}", at("upper")),
+                        format!("lowerdir={}", lower.join(":")),
+                    ],
+                ]
+                .concat(),
             }],
             terminal: self.terminal,
             state_root: self.dir.join("states"),

@@ -1,6 +1,7 @@
 //! The same bundle under real runc, to compare with.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,6 +22,10 @@ impl Case {
         let dir = self.dir.join("runc");
         for sub in ["rootfs", "upper", "work"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
+        }
+        for sub in ["upper", "work"] {
+            let meta = fs::metadata(self.dir.join(sub)).unwrap();
+            chown(dir.join(sub), Some(meta.uid()), Some(meta.gid())).unwrap();
         }
         let mut spec = self.spec.clone();
         spec["linux"]["cgroupsPath"] = json!(format!("/reprise-unit-{}-runc", self.id));

@@ -9,10 +9,11 @@ use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid, chdir, fchown};
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, User};
 
 use super::{Inside, words};
 use crate::sys;
+use crate::worker::userns::Joined;
 
 /// Closes directories and files that libcontainer or we left open: they lead out
 /// of the container (CVE-2024-21626), and a path like `/proc/self/fd/7` is
@@ -59,6 +60,17 @@ pub(super) fn window_size(process: &Process) {
         let cells = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
         sys::set_window_size(sys::borrow(0), cells(size.height()), cells(size.width())).ok();
     }
+}
+
+/// Enters the container's user namespace as its root. Stdio changes hands before:
+/// inside, nobody owns what belongs to root of the node.
+pub(super) fn enter_user_namespace(userns: &Joined, user: &User) -> Inside<()> {
+    if let Some(uid) = userns.outside(user.uid()) {
+        own_stdio(uid)?;
+    }
+    userns
+        .enter()
+        .map_err(|e| format!("unable to enter the user namespace: {}", words(e)))
 }
 
 /// Gives stdio to the user, so that it can open `/dev/stdout` again.

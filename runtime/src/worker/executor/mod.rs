@@ -31,6 +31,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 
 use super::tree::Tree;
+use super::userns::Joined;
 use crate::namespaces::{self, Namespace};
 use crate::sys;
 
@@ -43,6 +44,8 @@ pub(super) struct Finish {
     id: String,
     process: Process,
     seccomp: Option<LinuxSeccomp>,
+    /// The container's user namespace, which libcontainer has an exec not join.
+    userns: Option<Rc<Joined>>,
     hooks: Option<Hooks>,
     bundle: PathBuf,
     /// The file tree; an exec'd process finds it made.
@@ -79,6 +82,7 @@ impl Finish {
             id: id.to_owned(),
             process,
             seccomp: seccomp_of(spec),
+            userns: None,
             hooks: spec.hooks().clone(),
             bundle: bundle.to_owned(),
             tree: Rc::new(RefCell::new(tree)),
@@ -97,8 +101,10 @@ impl Finish {
         spec: &Spec,
         verdict: OwnedFd,
         io_owner: Option<(u32, u32)>,
+        userns: Option<Joined>,
     ) -> Self {
         Self {
+            userns: userns.map(Rc::new),
             owns_network: false,
             is_init: false,
             ..Self::init(id, process, (spec, Path::new("")), verdict, io_owner, None)
@@ -133,6 +139,9 @@ impl Finish {
         if let Some(tree) = tree {
             tree.build(|| self.run_hooks())
                 .map_err(|e| format!("error during container init: {e}"))?;
+        }
+        if let Some(userns) = &self.userns {
+            inside::enter_user_namespace(userns, self.process.user())?;
         }
         if self.owns_network {
             sys::loopback_up().map_err(|e| format!("cannot bring up the interface lo: {e}"))?;

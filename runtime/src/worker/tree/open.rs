@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
@@ -15,6 +16,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::namespaces::{self, Namespace};
 use crate::sys::{self, MountAttr};
+use crate::worker::userns::{self, Ids};
 
 /// A mount of the spec, its source opened.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Tree {
         bundle: &Path,
         rootfs: &Path,
         cgroup: &Cgroup,
+        userns: Option<&OwnedFd>,
         console: Option<OwnedFd>,
         for_hooks: bool,
     ) -> Result<Self> {
@@ -76,6 +79,7 @@ impl Tree {
             bundle,
             cgroup,
             spec,
+            userns,
             label,
             propagation: root_propagation(spec)?,
         };
@@ -119,6 +123,7 @@ struct Opener<'a> {
     bundle: &'a Path,
     cgroup: &'a Cgroup,
     spec: &'a Spec,
+    userns: Option<&'a OwnedFd>,
     label: Option<String>,
     propagation: Option<MsFlags>,
 }
@@ -149,7 +154,7 @@ impl Opener<'_> {
 
     /// A tree taken from the node has the propagation that it would have in a
     /// mount namespace whose root was made as the spec wants it, or a slave.
-    fn as_in_the_container(&self, tree: &OwnedFd) -> std::result::Result<(), nix::errno::Errno> {
+    fn as_in_the_container(&self, tree: &OwnedFd) -> std::result::Result<(), Errno> {
         let flags = self
             .propagation
             .unwrap_or(MsFlags::MS_SLAVE | MsFlags::MS_REC);
@@ -215,7 +220,7 @@ impl Opener<'_> {
     fn bind(&self, source: &Path, mount: &Mount, options: &Options) -> Result<Bind> {
         let path = self.bundle.join(source);
         let to = mount.destination();
-        let failed = |e: nix::errno::Errno| {
+        let failed = |e: Errno| {
             let text = format!(
                 "unable to start container process: error during container init: \
                  failed to fulfil mount request: open {}: {}",
@@ -227,6 +232,7 @@ impl Opener<'_> {
         let tree = open_tree(&path, options.is_deep()).map_err(failed)?;
         let stat = fstat(tree.as_raw_fd()).map_err(failed)?;
         let fs = fstatfs(tree.as_fd()).map_err(failed)?.filesystem_type();
+        self.map_ids(&tree, mount, options)?;
         self.as_in_the_container(&tree).map_err(failed)?;
         // Here, since root of a user namespace could not do it.
         if let Some(mut attr) = options.bind_attributes() {
@@ -242,6 +248,44 @@ impl Opener<'_> {
             is_dir: place::kind(&stat) == SFlag::S_IFDIR,
             tree,
             fs,
+        })
+    }
+
+    /// Maps the ids of what is bound, as the container's or as the mount has it.
+    fn map_ids(&self, tree: &OwnedFd, mount: &Mount, options: &Options) -> Result<()> {
+        let own = Ids::of(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref());
+        let made;
+        let namespace = match (own, self.userns) {
+            (None, _) if options.id_map.is_none() => return Ok(()),
+            (None, Some(namespace)) => namespace,
+            // What the CRI plugin puts on a mount is mostly the container's.
+            (Some(ids), Some(namespace)) if userns::of_spec(self.spec).as_ref() == Some(&ids) => {
+                namespace
+            }
+            (Some(ids), _) => {
+                made = ids.namespace()?;
+                &made
+            }
+            (None, None) => return Err(invalid("no id mappings to use".to_owned())),
+        };
+        let attr = MountAttr {
+            set: sys::MOUNT_ATTR_IDMAP,
+            userns_fd: u64::try_from(namespace.as_raw_fd()).unwrap_or_default(),
+            ..MountAttr::default()
+        };
+        sys::mount_setattr(tree.as_fd(), options.id_map == Some(true), &attr).map_err(|e| {
+            let hint = match e {
+                Errno::EINVAL => {
+                    " (maybe the filesystem used doesn't support idmap mounts on this kernel?)"
+                }
+                _ => "",
+            };
+            let source = mount.source().as_deref().unwrap_or(Path::new("")).display();
+            invalid(format!(
+                "unable to start container process: error during container init: failed to \
+                 fulfil mount request: failed to set MOUNT_ATTR_IDMAP on {source}: {}{hint}",
+                super::words(e)
+            ))
         })
     }
 
@@ -286,10 +330,7 @@ pub(super) fn is_dev(to: &Path) -> bool {
 }
 
 /// A detached copy of what is mounted at `path`, links followed.
-pub(super) fn open_tree(
-    path: &Path,
-    deep: bool,
-) -> std::result::Result<OwnedFd, nix::errno::Errno> {
+pub(super) fn open_tree(path: &Path, deep: bool) -> std::result::Result<OwnedFd, Errno> {
     let deep = if deep {
         libc::AT_RECURSIVE.cast_unsigned()
     } else {
@@ -299,11 +340,7 @@ pub(super) fn open_tree(
     sys::open_tree(libc::AT_FDCWD, path, flags)
 }
 
-fn set_propagation(
-    tree: &OwnedFd,
-    kind: MsFlags,
-    deep: bool,
-) -> std::result::Result<(), nix::errno::Errno> {
+fn set_propagation(tree: &OwnedFd, kind: MsFlags, deep: bool) -> std::result::Result<(), Errno> {
     let attr = MountAttr {
         propagation: kind.bits(),
         ..MountAttr::default()

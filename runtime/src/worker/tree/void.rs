@@ -2,7 +2,7 @@
 //!
 //! It has a `/dev`, which libcontainer fills with the nodes that it looks for, and
 //! the directory on which the container's root is attached. In a user namespace it
-//! also has a fresh `/proc` and `/sys`: the kernel lets nobody mount those who does
+//! also has a `/proc` and a `/sys`: the kernel lets nobody mount those who does
 //! not see one already.
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -26,20 +26,29 @@ impl Void {
         Self(private.join("void"))
     }
 
-    /// Makes its directories. Root of a user namespace must get here too.
+    /// Makes its directories.
     pub(in crate::worker) fn make(&self) -> Result<()> {
         let mut directory = std::fs::DirBuilder::new();
-        directory.recursive(true).mode(0o711);
+        directory.recursive(true).mode(0o755);
         for name in ["dev", "proc", "sys", "root"] {
             let dir = self.0.join(name);
             directory
                 .create(&dir)
                 .doing(format!("cannot make {}", dir.display()))?;
         }
-        if let Some(private) = self.0.parent() {
-            let mode = std::fs::Permissions::from_mode(0o711);
-            std::fs::set_permissions(private, mode)
-                .doing(format!("cannot set the mode of {}", private.display()))?;
+        Ok(())
+    }
+
+    /// Lets root of a user namespace, who is nobody outside, get to it: through the
+    /// private directory and the two that hold all of them.
+    pub(in crate::worker) fn open_the_way(&self) -> Result<()> {
+        for dir in self.0.ancestors().skip(1).take(3) {
+            let what = || format!("cannot let user namespaces through {}", dir.display());
+            let mode = std::fs::metadata(dir).doing(what())?.permissions().mode();
+            if mode & 0o011 != 0o011 {
+                let mode = std::fs::Permissions::from_mode(mode & 0o7777 | 0o011);
+                std::fs::set_permissions(dir, mode).doing(what())?;
+            }
         }
         Ok(())
     }
@@ -80,7 +89,11 @@ fn mounts(spec: &Spec) -> Vec<Mount> {
         all.push(mount("/proc", "proc", &safe));
     }
     if remapped && wants("sysfs") {
-        all.push(mount("/sys", "sysfs", &safe));
+        // The node's own: whoever mounts a new one first says for all whether it is
+        // read-only.
+        let mut sys = mount("/sys", "bind", &["rbind"]);
+        sys.set_source(Some("/sys".into()));
+        all.push(sys);
     }
     all
 }
