@@ -2,11 +2,11 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo gaps test conformance bench soak setup lint build clean
+.PHONY: help demo gaps test test-vm test-vm-quick conformance bench soak setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: setup ## see a container cold and restored, side by side
 	hack/demo
@@ -16,6 +16,12 @@ gaps: setup ## the same containers under runc and under Reprise, compared (GAPS=
 
 test: setup lint ## everything CI runs: lints, unit and integration tests
 	hack/test
+
+test-vm: setup ## the tests on cgroup v2 and systemd, in a VM (hours, in software emulation)
+	hack/vm/test full
+
+test-vm-quick: setup ## the most important of them, under both cgroup drivers (15 minutes)
+	hack/vm/test quick
 
 conformance: ## critest and containerd's own suites, under runc and under reprise
 	hack/setup conformance

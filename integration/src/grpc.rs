@@ -1,5 +1,6 @@
 //! gRPC over a unix socket: what the clients of containerd's two APIs share.
 
+use crate::wait::patiently;
 use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -103,7 +104,7 @@ impl Grpc {
         let mut client =
             tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(64 << 20);
         let mut request = Request::new(request);
-        request.set_timeout(self.limit);
+        request.set_timeout(patiently(self.limit));
         if let Some(namespace) = &self.namespace {
             let metadata = request.metadata_mut();
             metadata.insert("containerd-namespace", namespace.clone());

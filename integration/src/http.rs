@@ -1,6 +1,7 @@
 //! Just enough HTTP to ask a service in a pod.
 
 use crate::programs::Answer;
+use crate::wait::patiently;
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,6 +19,7 @@ impl Connection {
     /// # Errors
     /// When nobody listens.
     pub fn open(address: SocketAddr, limit: Duration) -> Result<Self> {
+        let limit = patiently(limit);
         let stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_nodelay(true)?;

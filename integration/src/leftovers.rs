@@ -18,7 +18,7 @@ impl Leftovers {
     pub fn of(node: &Node) -> Result<Self> {
         let mut found = BTreeSet::new();
         processes(node, &mut found)?;
-        for line in fs::read_to_string(node.path("/proc/1/mountinfo"))?.lines() {
+        for line in fs::read_to_string(node.mountinfo())?.lines() {
             let place = line.split(' ').nth(4).unwrap_or_default();
             found.insert(format!("mount {place}"));
         }
@@ -88,6 +88,9 @@ fn processes(node: &Node, found: &mut BTreeSet<String>) -> Result<()> {
         let Ok(words) = fs::read(entry.path().join("cmdline")) else {
             continue;
         };
+        if !node.has_process(&entry.path()) {
+            continue;
+        }
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         found.insert(format!("process {pid} {words}"));
     }

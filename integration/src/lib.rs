@@ -29,7 +29,7 @@ pub mod wait;
 
 pub use checkpoints::{Checkpoint, Decision};
 pub use leftovers::Leftovers;
-pub use node::{Criu, Finished, Node, NodeOptions};
+pub use node::{CgroupDriver, Criu, Finished, Node, NodeOptions};
 pub use pod::{Container, ContainerSpec, Pod, PodSpec};
 pub use process::Process;
 pub use programs::{Answer, Program};

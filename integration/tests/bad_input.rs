@@ -93,23 +93,17 @@ fn unknown_options_are_refused_in_one_line() -> Result<()> {
 #[test]
 fn a_bundle_without_rootfs_is_a_clear_error() -> Result<()> {
     let node = Node::start()?;
-    let cgroup = format!("{}/no-rootfs", node.cgroup());
     let nowhere = node.dir().join("nowhere").display().to_string();
+    let runtime = "io.containerd.reprise.v2";
+    let flags = ["run", "--rm", "--null-io", "--rootfs", "--runtime", runtime];
+    let program = [&*nowhere, "no-rootfs", "/bin/true"];
+    let cgroup = node.ctr_cgroup("no-rootfs");
+    let words = flags.into_iter();
     let done = node.run(
         "ctr",
-        [
-            "run",
-            "--rm",
-            "--null-io",
-            "--rootfs",
-            "--cgroup",
-            &cgroup,
-            "--runtime",
-            "io.containerd.reprise.v2",
-            &nowhere,
-            "no-rootfs",
-            "/bin/true",
-        ],
+        words
+            .chain(cgroup.iter().map(String::as_str))
+            .chain(program),
     )?;
     assert_ne!(done.code, 0);
     assert!(

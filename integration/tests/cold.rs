@@ -4,7 +4,6 @@
 use anyhow::Result;
 use integration::cri::proto::{ContainerState, NamespaceMode};
 use integration::{ContainerSpec, Leftovers, Node, PodSpec, eventually, heart};
-use std::fs;
 
 fn pod() -> PodSpec {
     PodSpec::new("cold", "web-1")
@@ -195,19 +194,9 @@ fn limits_stats_and_pids_are_those_of_its_cgroup() -> Result<()> {
     let container = pod.run(&heart::spec().memory(64 << 20))?;
     container.next_beat()?;
 
-    let cgroup = container.cgroup("memory");
-    let limit = || -> Result<String> {
-        let v1 = cgroup.join("memory.limit_in_bytes");
-        let file = if v1.exists() {
-            v1
-        } else {
-            cgroup.join("memory.max")
-        };
-        Ok(fs::read_to_string(file)?.trim().to_owned())
-    };
-    assert_eq!(limit()?, (64 << 20).to_string());
+    assert_eq!(container.memory_limit()?, (64 << 20).to_string());
     container.limit_memory(96 << 20)?;
-    assert_eq!(limit()?, (96 << 20).to_string());
+    assert_eq!(container.memory_limit()?, (96 << 20).to_string());
 
     let used = || -> Result<u64> {
         let memory = node.cri().container_stats(container.id())?.memory;

@@ -23,21 +23,15 @@ impl<'n> Bare<'n> {
             Ok("runc") => "io.containerd.runc.v2",
             _ => "io.containerd.reprise.v2",
         };
-        let cgroup = format!("{}/{id}", node.cgroup());
-        node.ctr([
-            "run",
-            "--detach",
-            "--null-io",
-            "--runtime",
-            runtime,
-            "--cgroup",
-            &cgroup,
-            BUSYBOX,
-            id,
-            "/bin/sh",
-            "-c",
-            HEART,
-        ])?;
+        let flags = ["run", "--detach", "--null-io", "--runtime", runtime];
+        let program = [BUSYBOX, id, "/bin/sh", "-c", HEART];
+        let cgroup = node.ctr_cgroup(id);
+        let words = flags.into_iter();
+        node.ctr(
+            words
+                .chain(cgroup.iter().map(String::as_str))
+                .chain(program),
+        )?;
         Ok(Self { node, id })
     }
 

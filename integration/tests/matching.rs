@@ -102,10 +102,7 @@ fn what_differs_in_every_pod_does_not_matter() -> Result<()> {
     spec.config.metadata.as_mut().unwrap().attempt = 3;
     let (_pod, restarted) = node.run_beating(&pod("restarted"), &spec)?;
     assert_eq!(restarted.life()?, original.life()?);
-    let limit = restarted.cgroup("memory").join("memory.limit_in_bytes");
-    if limit.exists() {
-        assert_eq!(fs::read_to_string(limit)?.trim(), (128 << 20).to_string());
-    }
+    assert_eq!(restarted.memory_limit()?, (128 << 20).to_string());
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 pub mod proto;
 
 use crate::grpc::Grpc;
+use crate::wait::patience;
 use anyhow::{Context, Result};
 use prost::Message;
 use proto::*;
@@ -133,7 +134,7 @@ impl Cri {
         let request = ExecSyncRequest {
             container_id: id.to_owned(),
             cmd: cmd.iter().map(|&arg| arg.to_owned()).collect(),
-            timeout: 60,
+            timeout: 60 * i64::from(patience()),
         };
         self.call("ExecSync", request)
     }

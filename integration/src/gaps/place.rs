@@ -3,6 +3,7 @@
 
 use super::stand::{Runtime, Stand};
 use crate::containerd::Output;
+use crate::wait::patience;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
@@ -112,7 +113,7 @@ impl<'s> Place<'s> {
         let mut command = self.stand.node().command("timeout");
         let output = command
             .args([
-                "20",
+                &(20 * patience()).to_string(),
                 "sh",
                 "-c",
                 &format!("cd \"$P\"\n. \"$FACTS\"\n{script}"),

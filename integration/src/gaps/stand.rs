@@ -212,7 +212,7 @@ fn kept() -> HashMap<String, String> {
 
 /// Our probe, compiled once; where there is no compiler, the one that is there.
 fn probe() -> Result<PathBuf> {
-    let dir = tools::workspace().join("target/gaps");
+    let dir = tools::target().join("gaps");
     fs::create_dir_all(&dir)?;
     let (source, probe) = (dir.join("probe.c"), dir.join("probe"));
     if fs::read_to_string(&source).is_ok_and(|old| old == PROBE) && probe.exists() {

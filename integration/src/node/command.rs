@@ -1,6 +1,7 @@
 //! Running programs inside a node.
 
 use super::{Node, SOCKET, cgroups};
+use crate::wait::patience;
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 use std::ffi::OsStr;
@@ -80,7 +81,8 @@ impl Node {
         command
     }
 
-    /// Runs a program inside the node, for two minutes at most.
+    /// Runs a program inside the node, for two minutes at most (on a fast
+    /// machine).
     ///
     /// # Errors
     /// When it cannot be started; its own failure is in the answer.
@@ -90,7 +92,8 @@ impl Node {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Finished> {
         let mut command = self.command("timeout");
-        command.args(["--kill-after=5", "120", program]);
+        let seconds = (120 * patience()).to_string();
+        command.args(["--kill-after=5", &seconds, program]);
         let mut shown = program.to_owned();
         for arg in args {
             shown.push(' ');
@@ -112,6 +115,16 @@ impl Node {
     /// When it fails.
     pub fn crictl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         self.run("crictl", args)?.ok()
+    }
+
+    /// What tells `ctr run` the cgroup of a container of this node.
+    #[must_use]
+    pub fn ctr_cgroup(&self, id: &str) -> Vec<String> {
+        let mut flags = vec!["--cgroup".to_owned(), self.cgroups_path(id)];
+        if self.driver.is_systemd() {
+            flags.push("--runc-systemd-cgroup".to_owned());
+        }
+        flags
     }
 
     /// Runs `ctr` and returns its output.

@@ -1,10 +1,13 @@
 //! What the node's containerd and CNI are told.
 
+use super::CgroupDriver;
+use crate::wait::patience;
 use std::path::Path;
 
 /// containerd's config.toml.
-pub(super) fn containerd(cni: &Path, default_runtime: &str) -> String {
+pub(super) fn containerd(cni: &Path, default_runtime: &str, driver: CgroupDriver) -> String {
     let cni = cni.display();
+    let systemd = driver.is_systemd();
     format!(
         r#"version = 3
 root = "/var/lib/containerd"
@@ -35,6 +38,7 @@ state = "/run/containerd"
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
+  options.SystemdCgroup = {systemd}
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.reprise]
   runtime_type = "io.containerd.reprise.v2"
@@ -42,6 +46,11 @@ state = "/run/containerd"
   container_annotations = ["reprise.dev/*", "io.kubernetes.container.*"]
 "#
     )
+}
+
+/// crictl's own, for a machine on which two seconds are too short.
+pub(super) fn crictl() -> String {
+    format!("timeout: {}\n", 2 * patience())
 }
 
 /// The pod network: a bridge in the node's own network namespace, with host

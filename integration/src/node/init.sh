@@ -1,5 +1,6 @@
 #!/bin/bash
-# PID 1 of a test node, in mount, network and PID namespaces of its own.
+# The first process of a test node, in mount and network namespaces of its own, and in
+# a PID namespace of its own, too, but where systemd makes the node's cgroups.
 # Makes the node's file system, tells that it is ready, lives until its standard
 # input closes (whichever way the harness ended), and then removes everything.
 #
@@ -28,15 +29,28 @@ for host in /etc /var/lib; do
     mount -t overlay -o "lowerdir=$host,upperdir=$dir/overlay$host/upper,workdir=$dir/overlay$host/work" \
         node "$host"
 done
-# CRIU keeps a cache in /run and expects a tmpfs there.
+# CRIU keeps a cache in /run and expects a tmpfs there. systemd, where there is one and
+# it is to make the cgroups, is asked through its sockets.
+shared=
+if [ $$ != 1 ]; then
+    shared=$(echo /run/systemd /run/dbus)
+    mkdir "$dir/run"
+    mount --rbind /run "$dir/run"
+fi
 mount -t tmpfs -o mode=755 node /run
 mkdir -p /run/netns /run/lock
+for host in $shared; do
+    mkdir "$host"
+    mount --rbind "$dir$host" "$host"
+done
+[ -z "$shared" ] || umount -R -l "$dir/run"
 
 mkdir -p /var/lib/containerd /var/lib/reprise /etc/reprise /etc/cni/net.d
 mount --bind "$root" /var/lib/containerd
 mount --bind "$dir/reprise" /var/lib/reprise
 cp "$dir/cni.conflist" /etc/cni/net.d/10-node.conflist
 if [ -e "$dir/reprise.toml" ]; then cp "$dir/reprise.toml" /etc/reprise/config.toml; fi
+if [ -e "$dir/crictl.yaml" ]; then cp "$dir/crictl.yaml" /etc/crictl.yaml; fi
 
 # The images' layers are the template's, read-only and not copied.
 snapshots=io.containerd.snapshotter.v1.overlayfs/snapshots
@@ -49,7 +63,7 @@ fi
 
 # Loopback up, without needing iproute2.
 echo '{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}' |
-    CNI_COMMAND=ADD CNI_NETNS_OVERRIDE=1 CNI_CONTAINERID=node CNI_NETNS=/proc/1/ns/net CNI_IFNAME=lo CNI_PATH="$cni" \
+    CNI_COMMAND=ADD CNI_NETNS_OVERRIDE=1 CNI_CONTAINERID=node CNI_NETNS=/proc/$$/ns/net CNI_IFNAME=lo CNI_PATH="$cni" \
         "$cni/loopback" >&2
 echo ready
 
@@ -57,9 +71,23 @@ echo ready
 read -r _ || true
 
 set +e
-kill -KILL -1
-others() { for p in /proc/[0-9]*; do [ "$p" = /proc/1 ] || return 0; done; return 1; }
-for _ in $(seq 500); do others || break; sleep 0.01; done
+# Everything that is the node's dies: all that has its PID namespace, or else its
+# mounts, and then its slice.
+others() { # ACTION, for each other process
+    local p found=1
+    for p in /proc/[0-9]*; do
+        [ "$p" != /proc/$$ ] || continue
+        [ $$ = 1 ] || [ "$p/ns/mnt" -ef /proc/$$/ns/mnt ] || continue
+        found=0
+        "$@" "${p#/proc/}"
+    done
+    return $found
+}
+for _ in $(seq 500); do others kill -KILL 2>/dev/null || break; sleep 0.01; done
+if [ $$ != 1 ]; then
+    [ ! -e "/sys/fs/cgroup/$cgroup/cgroup.kill" ] || echo 1 >"/sys/fs/cgroup/$cgroup/cgroup.kill"
+    systemctl stop "$cgroup"
+fi
 cd /
 groups() { find /sys/fs/cgroup -maxdepth 2 -type d -path "*/$cgroup"; }
 for _ in $(seq 100); do

@@ -8,16 +8,18 @@
 mod cgroups;
 mod command;
 mod config;
+mod driver;
 mod options;
 mod sweep;
 mod template;
 
 pub use command::Finished;
+pub use driver::CgroupDriver;
 pub use options::{Criu, NodeOptions};
 
 use crate::cri::Cri;
 use crate::tools::{self, Tools};
-use crate::wait::wait_for;
+use crate::wait::{patience, wait_for};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -43,6 +45,7 @@ pub struct Node {
     dir: PathBuf,
     log: PathBuf,
     tools: Tools,
+    driver: CgroupDriver,
     unshare: Child,
     lifeline: Option<ChildStdin>,
     init: Pid,
@@ -89,17 +92,19 @@ impl Node {
         }
         let log = log_path(&base, &id)?;
 
+        let driver = options.cgroup_driver;
         let cgroups = options.own_cgroups.then(|| cgroups::OwnCgroups::new(&id));
         let mut unshare = match &cgroups {
             Some(cgroups) => cgroups.unshare(),
             None => Command::new("unshare"),
         };
         let mut unshare = unshare
-            .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
+            .args(["--mount", "--net", "--fork"])
+            .args(own_processes(driver))
             .arg("bash")
             .arg(dir.join("init.sh"))
             .args([&*dir, &*root, template.as_deref().unwrap_or(Path::new(""))])
-            .arg(&id)
+            .arg(driver.top(&id))
             .arg(tools.cni())
             .arg(if options.own_cgroups { "own" } else { "" })
             .stdin(Stdio::piped())
@@ -118,6 +123,7 @@ impl Node {
             dir,
             log,
             tools,
+            driver,
             unshare,
             lifeline,
             init,
@@ -135,7 +141,26 @@ impl Node {
     /// The parent of all this node's pods in every cgroup controller.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("/{}", self.id)
+        format!("/{}", self.driver.top(&self.id))
+    }
+
+    /// `linux.cgroupsPath` of a container that is made without the CRI.
+    #[must_use]
+    pub fn cgroups_path(&self, id: &str) -> String {
+        self.driver.cgroups_path(&self.id, id)
+    }
+
+    /// The cgroup directory of a pod's container, in a controller (cgroup v1)
+    /// or at all (v2).
+    #[must_use]
+    pub fn cgroup_of(&self, id: &str, controller: &str) -> PathBuf {
+        driver::hierarchy(controller).join(self.driver.directory(&self.id, id))
+    }
+
+    /// Who makes the pods' cgroups.
+    #[must_use]
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        self.driver
     }
 
     /// The node's files, at the same place inside and outside.
@@ -156,6 +181,25 @@ impl Node {
         let inside = inside.as_ref();
         Path::new(&format!("/proc/{}/root", self.init))
             .join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+
+    /// The node's mounts.
+    pub(crate) fn mountinfo(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/mountinfo", self.init))
+    }
+
+    /// Whether a process of the node's `/proc` is one of its own: where all are
+    /// seen, those that have its mounts or one of its cgroups.
+    pub(crate) fn has_process(&self, proc: &Path) -> bool {
+        let mounts = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
+        let cgroup = || fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
+        let init = PathBuf::from(format!("/proc/{}", self.init));
+        match self.driver {
+            CgroupDriver::Cgroupfs => true,
+            CgroupDriver::Systemd => {
+                mounts(proc) == mounts(&init) || cgroup().contains(&self.driver.top(&self.id))
+            }
+        }
     }
 
     /// The CRI client of this node.
@@ -240,7 +284,11 @@ impl Node {
         let Some(mut nsenter) = self.lock_containerd().take() else {
             return Ok(());
         };
-        let containerd = only_child(nsenter.id())?;
+        // nsenter stays only where it must fork into other processes' namespace.
+        let containerd = match self.driver {
+            CgroupDriver::Cgroupfs => only_child(nsenter.id())?,
+            CgroupDriver::Systemd => Pid::from_raw(i32::try_from(nsenter.id())?),
+        };
         kill(containerd, Signal::SIGTERM)?;
         nsenter.wait()?;
         Ok(())
@@ -249,7 +297,7 @@ impl Node {
     /// The cgroup directories of this node's pods, in every controller.
     #[must_use]
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        sweep::cgroups_named(&self.id)
+        sweep::cgroups_named(&self.driver.top(&self.id))
             .iter()
             .flat_map(|top| sweep::children(top))
             .collect()
@@ -301,6 +349,15 @@ fn log_path(base: &Path, id: &str) -> Result<PathBuf> {
     Ok(log)
 }
 
+/// A node has processes of its own, but not when systemd is asked for scopes: a
+/// runtime names the process by its pid, and systemd knows its own pids only.
+fn own_processes(driver: CgroupDriver) -> &'static [&'static str] {
+    match driver {
+        CgroupDriver::Cgroupfs => &["--pid", "--mount-proc"],
+        CgroupDriver::Systemd => &[],
+    }
+}
+
 /// Writes the files that the node starts from.
 fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
     for sub in ["bin", "tmp", "reprise", "containerd", "logs"] {
@@ -313,12 +370,19 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
     options.criu.install(&dir.join("bin"), tools)?;
     fs::write(
         dir.join("containerd.toml"),
-        config::containerd(&tools.cni(), &options.default_runtime),
+        config::containerd(
+            &tools.cni(),
+            &options.default_runtime,
+            options.cgroup_driver,
+        ),
     )?;
     fs::write(
         dir.join("cni.conflist"),
         config::network(options.host_ports),
     )?;
+    if patience() > 1 {
+        fs::write(dir.join("crictl.yaml"), config::crictl())?;
+    }
     fs::write(dir.join("init.sh"), INIT)?;
     if let Some(reprise) = &options.config {
         fs::write(dir.join("reprise.toml"), reprise)?;

@@ -1,6 +1,6 @@
 //! What a node can be asked to be like.
 
-use super::config;
+use super::{CgroupDriver, config};
 use crate::tools::{DEFAULT_CONTAINERD, Tools};
 use anyhow::Result;
 use std::fs;
@@ -28,6 +28,8 @@ pub struct NodeOptions {
     /// Whether a containerd that ends is started again, as a service manager
     /// would.
     pub keep_alive: bool,
+    /// Who makes the pods' cgroups.
+    pub cgroup_driver: CgroupDriver,
     /// Use this containerd root as it is, without any image.
     pub(crate) images_root: Option<PathBuf>,
 }
@@ -43,6 +45,7 @@ impl Default for NodeOptions {
             host_ports: false,
             own_cgroups: false,
             keep_alive: false,
+            cgroup_driver: CgroupDriver::asked_for(),
             images_root: None,
         }
     }

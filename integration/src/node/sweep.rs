@@ -22,7 +22,7 @@ pub(super) fn leftovers_of_dead_harnesses(base: &Path) {
     for dir in children(base).iter().filter(|dir| is_abandoned(dir)) {
         fs::remove_dir_all(dir).ok();
     }
-    for top in controllers() {
+    for top in hierarchies() {
         for group in children(&top).iter().filter(|group| is_abandoned(group)) {
             remove_cgroup(group);
         }
@@ -31,9 +31,9 @@ pub(super) fn leftovers_of_dead_harnesses(base: &Path) {
 
 /// Where a cgroup of this name exists.
 pub(super) fn cgroups_named(name: &str) -> Vec<PathBuf> {
-    controllers()
+    hierarchies()
         .into_iter()
-        .map(|controller| controller.join(name))
+        .map(|root| root.join(name))
         .filter(|group| group.is_dir())
         .collect()
 }
@@ -62,12 +62,18 @@ pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The root (cgroup v2) and every controller (cgroup v1).
-fn controllers() -> Vec<PathBuf> {
+/// Whether this machine has cgroup v2 only.
+pub(super) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// The root of every hierarchy: the only one (cgroup v2), or each controller's.
+fn hierarchies() -> Vec<PathBuf> {
     let root = PathBuf::from("/sys/fs/cgroup");
-    let mut all = children(&root);
-    all.push(root);
-    all
+    match is_unified() {
+        true => vec![root],
+        false => children(&root),
+    }
 }
 
 fn remove_cgroup(group: &Path) {
@@ -79,6 +85,8 @@ fn remove_cgroup(group: &Path) {
 
 fn is_abandoned(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // A slice's name has no dashes.
+    let name = name.replace('_', "-");
     let Some(pid) = name
         .strip_prefix(PREFIX)
         .and_then(|rest| rest.split('-').next())

@@ -2,7 +2,7 @@
 
 use crate::cri::proto::{ContainerState, ContainerStatus, LinuxContainerResources};
 use crate::node::Node;
-use crate::wait::wait_for;
+use crate::wait::{patience, wait_for};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
@@ -177,8 +177,9 @@ impl<'n> Container<'n> {
     pub fn checkpoint(&self) -> Result<PathBuf> {
         let archive = self.node.dir().join(format!("{}.tar", self.id));
         let export = format!("--export={}", archive.display());
+        let limit = format!("--timeout={}s", 60 * patience());
         self.node
-            .crictl(["--timeout=60s", "checkpoint", &export, &self.id])?;
+            .crictl([&limit, "checkpoint", &export, &self.id])?;
         Ok(archive)
     }
 
@@ -194,15 +195,24 @@ impl<'n> Container<'n> {
         self.node.cri().update_container(&self.id, limits)
     }
 
+    /// Its memory limit in bytes, as its cgroup has it.
+    ///
+    /// # Errors
+    /// When it has no cgroup.
+    pub fn memory_limit(&self) -> Result<String> {
+        let cgroup = self.cgroup("memory");
+        let v1 = cgroup.join("memory.limit_in_bytes");
+        let file = match v1.exists() {
+            true => v1,
+            false => cgroup.join("memory.max"),
+        };
+        let limit = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(limit.trim().to_owned())
+    }
+
     /// Its cgroup directory in a controller (cgroup v1) or at all (v2).
     #[must_use]
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        let under = |root: &str| PathBuf::from(format!("{root}{}/{}", self.node.cgroup(), self.id));
-        let v1 = under(&format!("/sys/fs/cgroup/{controller}"));
-        if v1.exists() {
-            v1
-        } else {
-            under("/sys/fs/cgroup")
-        }
+        self.node.cgroup_of(&self.id, controller)
     }
 }

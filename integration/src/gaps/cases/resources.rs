@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// Every file of a container's cgroups that a limit could be in.
 const FILES: &str = "
-    for group in /sys/fs/cgroup/*$CGROUP /sys/fs/cgroup$CGROUP; do
+    for group in /sys/fs/cgroup/*$CGROUP /sys/fs/cgroup$CGROUP /sys/fs/cgroup/system.slice/gaps-$ID.scope; do
         [ -d $group ] || continue
         cd $group
         for file in $(ls | grep -E '^(cpu\\.(shares|cfs_|rt_|idle|weight|max)|cpuset\\.(cpus|mems)$|memory\\.(limit|soft|memsw\\.limit|kmem\\.limit|kmem\\.tcp\\.limit|swappiness|oom_control|use_hier|max$|min$|low$|high$|swap\\.max|oom\\.group)|pids\\.max|blkio\\.(weight|throttle\\.(read|write)_|bfq\\.weight)|io\\.(weight|max|bfq)|hugetlb\\..*(limit_in_bytes|max)$|net_|devices\\.list)'); do
