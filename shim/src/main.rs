@@ -16,6 +16,7 @@ mod cri;
 mod driver;
 mod events;
 mod exec;
+mod folder;
 mod house;
 mod info;
 mod logger;

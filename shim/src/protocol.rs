@@ -1,7 +1,7 @@
 //! Protobuf <-> our types, and errors -> ttrpc codes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use containerd_shim::protos::api;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
@@ -15,6 +15,7 @@ use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::driver::View;
 use crate::events::to_timestamp;
+use crate::folder::Folder;
 use crate::reaper::Exit;
 use crate::request::{CheckpointRequest, CreateRequest, ExecRequest};
 use crate::stdio::Paths;
@@ -76,7 +77,10 @@ pub(crate) fn create(request: api::CreateTaskRequest, namespace: &str) -> Result
         target: mount.target,
         options: mount.options,
     });
+    let root = Some(Path::new(&options.root)).filter(|root| root.is_absolute());
+    let folder = root.map(|root| Folder::new(root, namespace, &request.id));
     Ok(CreateRequest {
+        folder,
         id: request.id,
         namespace: namespace.to_owned(),
         bundle: PathBuf::from(request.bundle),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 use reprise_runtime::rootfs::RootfsMount;
 
+use crate::folder::Folder;
 use crate::stdio::Paths;
 
 /// A container is to be made.
@@ -22,6 +23,8 @@ pub(crate) struct CreateRequest {
     /// The engine says that the cgroup is systemd's to make; its path says so too.
     pub(crate) systemd_cgroup: bool,
     pub(crate) io_owner: Option<(u32, u32)>,
+    /// Where runc's state of it would be, if `Root` is given.
+    pub(crate) folder: Option<Folder>,
 }
 
 /// A process is to be added to a container.

@@ -443,9 +443,11 @@ impl Making {
     async fn write_run_files(&self, pid: i32) {
         let dir = self.context.state_root.join(&self.request.id);
         let address = self.context.address.clone();
+        let folder = self.request.folder.clone();
         let written = blocking(move || {
             write_run_file(&dir, "address", &address)?;
-            write_run_file(&dir, "pid", &pid.to_string())
+            write_run_file(&dir, "pid", &pid.to_string())?;
+            folder.map_or(Ok(()), |folder| folder.make(pid))
         });
         if let Err(error) = written.await {
             telemetry::log_failure(&self.request.id, "cannot note the address", &error);

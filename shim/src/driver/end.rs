@@ -159,6 +159,7 @@ impl Container {
         let runtime = Arc::clone(&self.context.runtime);
         let remove = remove_of(&self.context, &self.request);
         let run_dir = self.context.state_root.join(&self.request.id);
+        let folder = self.request.folder.clone();
         let copying = self.copying.take();
         if let Some(oom) = self.oom.take() {
             oom.abort();
@@ -172,6 +173,7 @@ impl Container {
                     drop(worker);
                 }
                 runtime.spawn()?.remove(remove)?;
+                folder.map_or(Ok(()), |folder| folder.remove())?;
                 remove_run_dir(&run_dir)
             });
             Done::Removed(result.await, reply)

@@ -13,6 +13,7 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use super::{Container, Done, Reply, View, blocking, respond};
 use crate::checkpoint;
 use crate::events::Event;
+use crate::folder::Folder;
 use crate::reaper::{Exit, send_signal};
 use crate::request::CheckpointRequest;
 use crate::runtime::Subject;
@@ -74,6 +75,9 @@ impl Container {
         if !self.task.is_alive() {
             return respond(reply, Err(finished()));
         }
+        if self.request.folder.as_ref().is_some_and(Folder::is_gone) {
+            return self.kill_deleted(reply);
+        }
         if !all && let Err(errno) = self.context.reaper.signal(pid, signal) {
             return respond(reply, Err(refused(errno, signal)));
         }
@@ -95,6 +99,19 @@ impl Container {
                 if thaws { group.thaw() } else { Ok(()) }
             });
             respond(reply, result.await);
+        });
+    }
+
+    /// A container that somebody has deleted is not there; what runs of it ends.
+    fn kill_deleted(&mut self, reply: Reply<()>) {
+        let group = match self.facts() {
+            Ok(facts) => Arc::clone(&facts.group),
+            Err(error) => return respond(reply, Err(error)),
+        };
+        tokio::spawn(async move {
+            let killed = blocking(move || group.kill_all().and_then(|()| group.thaw())).await;
+            let gone = Error::new(ErrorKind::NotFound, "It was deleted by somebody else");
+            respond(reply, killed.and(Err(gone)));
         });
     }
 
