@@ -139,6 +139,21 @@ impl Containerd {
         Ok(ended.exit_status)
     }
 
+    /// Gives the terminal of a container's first process another size.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn resize(&self, id: &str, columns: u32, rows: u32) -> Result<(), Refused> {
+        let request = ResizePtyRequest {
+            container_id: id.to_owned(),
+            exec_id: String::new(),
+            width: columns,
+            height: rows,
+        };
+        self.call::<_, Empty>("tasks.v1.Tasks/ResizePty", request)
+            .map(drop)
+    }
+
     /// Kills every process of a container.
     ///
     /// # Errors

@@ -193,3 +193,15 @@ pub struct RemoveSnapshotRequest {
     #[prost(string, tag = "2")]
     pub key: String,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ResizePtyRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(string, tag = "2")]
+    pub exec_id: String,
+    #[prost(uint32, tag = "3")]
+    pub width: u32,
+    #[prost(uint32, tag = "4")]
+    pub height: u32,
+}

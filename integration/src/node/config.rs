@@ -1,13 +1,19 @@
 //! What the node's containerd and CNI are told.
 
-use super::CgroupDriver;
+use super::NodeOptions;
 use crate::wait::patience;
 use std::path::Path;
 
 /// containerd's config.toml.
-pub(super) fn containerd(cni: &Path, default_runtime: &str, driver: CgroupDriver) -> String {
+pub(super) fn containerd(cni: &Path, options: &NodeOptions) -> String {
     let cni = cni.display();
-    let systemd = driver.is_systemd();
+    let default_runtime = &options.default_runtime;
+    let systemd = options.cgroup_driver.is_systemd();
+    let (sandbox, cri, more) = if options.suites {
+        (SUITES_SANDBOX, SUITES_CRI, SUITES)
+    } else {
+        (SANDBOX, "", "")
+    };
     format!(
         r#"version = 3
 root = "/var/lib/containerd"
@@ -23,11 +29,12 @@ state = "/run/containerd"
   path = "/var/lib/containerd/opt"
 
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = "docker.io/reprise/pause:latest"
+  sandbox = "{sandbox}"
 
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   enable_experimental_restore_via_create = true
+{cri}
 
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   bin_dirs = ["{cni}"]
@@ -44,7 +51,7 @@ state = "/run/containerd"
   runtime_type = "io.containerd.reprise.v2"
   pod_annotations = ["reprise.dev/*"]
   container_annotations = ["reprise.dev/*", "io.kubernetes.container.*"]
-"#
+{more}"#
     )
 }
 
@@ -52,6 +59,26 @@ state = "/run/containerd"
 pub(super) fn crictl() -> String {
     format!("timeout: {}\n", 2 * patience())
 }
+
+/// The image of pods' sandboxes.
+const SANDBOX: &str = "docker.io/reprise/pause:latest";
+
+/// The one that containerd's tests look for, pulled when it is needed first.
+const SUITES_SANDBOX: &str = "registry.k8s.io/pause:3.10.2";
+
+/// What containerd's own test script sets in the CRI plugin.
+const SUITES_CRI: &str = r#"  drain_exec_sync_io_timeout = "10s""#;
+
+/// What it sets besides.
+const SUITES: &str = r#"
+[plugins.'io.containerd.nri.v1.nri']
+  disable = false
+  socket_path = "/var/run/nri-test.sock"
+  plugin_path = "/no/pre-launched/nri/plugins"
+
+[plugins.'io.containerd.snapshotter.v1.overlayfs']
+  slow_chown = true
+"#;
 
 /// The pod network: a bridge in the node's own network namespace, with host
 /// ports if they are wanted; looking for them costs each pod a process.

@@ -17,6 +17,7 @@ pub use command::Finished;
 pub use driver::CgroupDriver;
 pub use options::{Criu, NodeOptions};
 
+use crate::containerd::Containerd;
 use crate::cri::Cri;
 use crate::tools::{self, Tools};
 use crate::wait::{patience, wait_for};
@@ -93,7 +94,7 @@ impl Node {
         let log = log_path(&base, &id)?;
 
         let driver = options.cgroup_driver;
-        let cgroups = options.own_cgroups.then(|| cgroups::OwnCgroups::new(&id));
+        let cgroups = options.suites.then(|| cgroups::OwnCgroups::new(&id));
         let mut unshare = match &cgroups {
             Some(cgroups) => cgroups.unshare(),
             None => Command::new("unshare"),
@@ -106,7 +107,7 @@ impl Node {
             .args([&*dir, &*root, template.as_deref().unwrap_or(Path::new(""))])
             .arg(driver.top(&id))
             .arg(tools.cni())
-            .arg(if options.own_cgroups { "own" } else { "" })
+            .arg(if options.suites { "own" } else { "" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::options().append(true).open(&log)?)
@@ -130,7 +131,7 @@ impl Node {
             network,
             containerd: Mutex::new(None),
             environment: options.environment.clone(),
-            keep_alive: options.keep_alive,
+            keep_alive: options.suites,
             cgroups,
             cri,
         };
@@ -206,6 +207,15 @@ impl Node {
     #[must_use]
     pub fn cri(&self) -> &Cri {
         &self.cri
+    }
+
+    /// A client of containerd's own API, in the CRI plugin's namespace.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn containerd(&self) -> Result<Containerd> {
+        let socket = self.path(SOCKET).display().to_string();
+        Containerd::new(&socket, "k8s.io")
     }
 
     /// What containerd and the shims have logged so far.
@@ -370,16 +380,9 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
     options.criu.install(&dir.join("bin"), tools)?;
     fs::write(
         dir.join("containerd.toml"),
-        config::containerd(
-            &tools.cni(),
-            &options.default_runtime,
-            options.cgroup_driver,
-        ),
+        config::containerd(&tools.cni(), options),
     )?;
-    fs::write(
-        dir.join("cni.conflist"),
-        config::network(options.host_ports),
-    )?;
+    fs::write(dir.join("cni.conflist"), config::network(options.suites))?;
     if patience() > 1 {
         fs::write(dir.join("crictl.yaml"), config::crictl())?;
     }

@@ -20,14 +20,10 @@ pub struct NodeOptions {
     pub default_runtime: String,
     /// Environment variables of containerd and everything else on the node.
     pub environment: Vec<(String, String)>,
-    /// Whether pods can have ports of the host.
-    pub host_ports: bool,
-    /// Whether the node has its own cgroup namespace: nothing on it meets
-    /// another node's cgroups, whatever paths it chooses.
-    pub own_cgroups: bool,
-    /// Whether a containerd that ends is started again, as a service manager
-    /// would.
-    pub keep_alive: bool,
+    /// Whether it is as the suites of others expect a node: with cgroups of its
+    /// own, since they choose paths; host ports; containerd with the settings
+    /// of its own test script, and started again whenever it ends.
+    pub suites: bool,
     /// Who makes the pods' cgroups.
     pub cgroup_driver: CgroupDriver,
     /// Use this containerd root as it is, without any image.
@@ -42,9 +38,7 @@ impl Default for NodeOptions {
             criu: Criu::Real,
             default_runtime: "runc".to_owned(),
             environment: Vec::new(),
-            host_ports: false,
-            own_cgroups: false,
-            keep_alive: false,
+            suites: false,
             cgroup_driver: CgroupDriver::asked_for(),
             images_root: None,
         }

@@ -102,6 +102,15 @@ impl<'n> Container<'n> {
         fs::read_to_string(self.node.path(&path)).with_context(|| path)
     }
 
+    /// Where a link in its first process's `/proc` directory leads.
+    ///
+    /// # Errors
+    /// When it has no process.
+    pub fn proc_link(&self, link: &str) -> Result<PathBuf> {
+        let path = format!("/proc/{}/{link}", self.pid()?);
+        fs::read_link(self.node.path(&path)).with_context(|| path)
+    }
+
     /// Waits until it has ended and returns its exit code.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub struct PodSpec {
     pub(super) handler: String,
     namespace: String,
     annotations: HashMap<String, String>,
-    pid: NamespaceMode,
+    namespaces: NamespaceOption,
 }
 
 impl PodSpec {
@@ -30,7 +30,10 @@ impl PodSpec {
             handler: handler(),
             namespace: namespace.to_owned(),
             annotations: HashMap::new(),
-            pid: NamespaceMode::Container,
+            namespaces: NamespaceOption {
+                pid: NamespaceMode::Container.into(),
+                ..NamespaceOption::default()
+            },
         }
     }
 
@@ -57,7 +60,15 @@ impl PodSpec {
     /// With this PID namespace: the container's own, the pod's or the node's.
     #[must_use]
     pub fn pid_namespace(mut self, mode: NamespaceMode) -> Self {
-        self.pid = mode;
+        self.namespaces.pid = mode.into();
+        self
+    }
+
+    /// In the node's network, PID and IPC namespaces; its containers have to
+    /// say so too.
+    #[must_use]
+    pub fn on_the_node(mut self) -> Self {
+        self.namespaces = on_the_node();
         self
     }
 
@@ -75,7 +86,7 @@ impl PodSpec {
                 namespace: self.namespace.clone(),
                 attempt: 0,
             }),
-            hostname: self.name.clone(),
+            hostname: self.hostname(),
             dns_config: Some(DnsConfig {
                 servers: vec!["10.96.0.10".to_owned()],
                 searches: vec![format!("{}.svc.cluster.local", self.namespace)],
@@ -93,18 +104,31 @@ impl PodSpec {
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: node.cgroup(),
                 security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options: Some(self.namespaces()),
+                    namespace_options: Some(self.namespaces.clone()),
                     seccomp: Some(SecurityProfile::default()),
                 }),
             }),
         }
     }
+}
 
-    fn namespaces(&self) -> NamespaceOption {
-        NamespaceOption {
-            pid: self.pid.into(),
-            ..NamespaceOption::default()
+impl PodSpec {
+    /// On the node's network a pod has the node's name.
+    fn hostname(&self) -> String {
+        if self.namespaces.network() == NamespaceMode::Node {
+            String::new()
+        } else {
+            self.name.clone()
         }
+    }
+}
+
+fn on_the_node() -> NamespaceOption {
+    NamespaceOption {
+        network: NamespaceMode::Node.into(),
+        pid: NamespaceMode::Node.into(),
+        ipc: NamespaceMode::Node.into(),
+        ..NamespaceOption::default()
     }
 }
 
@@ -213,6 +237,24 @@ impl ContainerSpec {
     pub fn pid_namespace(mut self, mode: NamespaceMode) -> Self {
         self.security().namespace_options = Some(NamespaceOption {
             pid: mode.into(),
+            ..NamespaceOption::default()
+        });
+        self
+    }
+
+    /// In the node's network, PID and IPC namespaces; must be the pod's choice.
+    #[must_use]
+    pub fn on_the_node(mut self) -> Self {
+        self.security().namespace_options = Some(on_the_node());
+        self
+    }
+
+    /// In the PID namespace of another container, as ephemeral ones are.
+    #[must_use]
+    pub fn beside(mut self, container: &str) -> Self {
+        self.security().namespace_options = Some(NamespaceOption {
+            pid: NamespaceMode::Target.into(),
+            target_id: container.to_owned(),
             ..NamespaceOption::default()
         });
         self

@@ -45,6 +45,9 @@ pub struct NamespaceOption {
     pub pid: i32,
     #[prost(enumeration = "NamespaceMode", tag = "3")]
     pub ipc: i32,
+    /// Whose PID namespace, with `NamespaceMode::Target`.
+    #[prost(string, tag = "4")]
+    pub target_id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
