@@ -1,5 +1,5 @@
 //! Starts a private containerd node and runs a command inside it:
-//! `node [--containerd 2.3] [--config FILE] [--preload] [--own-cgroups] -- COMMAND...`
+//! `node [--containerd 2.3] [--config FILE] [--preload] [--suites] -- COMMAND...`
 
 use anyhow::{Result, bail};
 use integration::node::{Criu, Node, NodeOptions};
@@ -21,7 +21,7 @@ fn main() -> Result<ExitCode> {
                 options.config = Some(fs::read_to_string(file)?);
             }
             "--preload" => options.criu = Criu::Preloaded,
-            "--own-cgroups" => options.own_cgroups = true,
+            "--suites" => options.suites = true,
             "--" => break,
             other => bail!("unknown option {other}; usage: node [OPTIONS] -- COMMAND..."),
         }

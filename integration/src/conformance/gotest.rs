@@ -84,9 +84,9 @@ fn framework(line: &str) -> Option<Framework<'_>> {
     }
 }
 
-/// The message of a failing or skipping test: what it logged last, since that
-/// is what it ended with. testify's messages come in parts; the trace is left
-/// out.
+/// The message of a failing or skipping test: its first failure that testify
+/// tells of, in parts, of which the trace is left out; or else what it logged
+/// last, since that is what it ended with.
 fn reason(lines: &[&str]) -> String {
     let is_message = |line: &str| {
         let mut parts = line.trim_start().splitn(3, ':');
@@ -97,7 +97,9 @@ fn reason(lines: &[&str]) -> String {
                 if file.ends_with(".go") && file != "log_hook.go" && number.parse::<u32>().is_ok()
         )
     };
-    let Some(last) = lines.iter().rposition(|line| is_message(line)) else {
+    let starts = |line: &&str| line.trim_start().starts_with("Error Trace:");
+    let failure = lines.iter().position(starts).unwrap_or(lines.len());
+    let Some(last) = lines[..failure].iter().rposition(|line| is_message(line)) else {
         // Debug messages of containerd's client are no reasons.
         let is_word = |line: &str| !line.trim().is_empty() && !line.contains("level=debug");
         let said = lines.iter().rev().find(|line| is_word(line));

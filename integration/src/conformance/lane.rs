@@ -156,9 +156,7 @@ impl<'a> Lane<'a> {
         let node = Node::start_with(&NodeOptions {
             default_runtime: self.runtime.handler().to_owned(),
             environment: self.registry.environment(),
-            host_ports: true,
-            own_cgroups: true,
-            keep_alive: true,
+            suites: true,
             criu: Criu::Preloaded,
             ..NodeOptions::default()
         })?;
@@ -175,6 +173,13 @@ impl<'a> Lane<'a> {
             node.run("mount", ["--bind", &source.display().to_string(), at])?
                 .ok()?;
         }
+        // Where a containerd that a test starts looks for CNI; what else the
+        // host has there stays out of sight.
+        node.run("mount", ["-t", "tmpfs", "node", "/opt"])?.ok()?;
+        node.run("mkdir", ["-p", "/opt/cni"])?.ok()?;
+        let plugins = node.tools().cni();
+        node.run("ln", ["-s", &plugins.display().to_string(), "/opt/cni/bin"])?
+            .ok()?;
         Ok(Place { node, server })
     }
 }

@@ -50,7 +50,12 @@ pub(super) fn run(suite: Suite, test: &str, bench: &Bench<'_>) -> Result<Ran> {
         .stderr(File::create(path("err"))?);
     match suite {
         Suite::Client => command.args(["-test.root", "-no-criu=false"]),
-        _ => command.arg(format!("-runtime-handler={}", bench.runtime.handler())),
+        _ => command
+            .arg(format!("-runtime-handler={}", bench.runtime.handler()))
+            .arg(format!(
+                "-build-dir={}",
+                bench.node.dir().join("bin").display()
+            )),
     };
     let status = command.status()?;
     let output = fs::read(path("out")).context("reading what the test said")?;
