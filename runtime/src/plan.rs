@@ -68,6 +68,8 @@ pub enum Why {
     Sysctls,
     /// It has hooks, which would find another kind of container.
     Hooks,
+    /// It has something of the kernel that cannot be restored.
+    Beyond(&'static str),
     /// Its writable layer was given files before it was created.
     FilledLayer,
     /// CRIU cannot be used; the text says what to do.
@@ -118,6 +120,7 @@ impl Why {
             Self::NoSharedLayers => "no_shared_layers",
             Self::Sysctls => "sysctls",
             Self::Hooks => "hooks",
+            Self::Beyond(_) => "beyond",
             Self::FilledLayer => "filled_layer",
             Self::NoCriu(_) => "no_criu",
             Self::ConfigUnreadable(_) => "config_unreadable",
@@ -153,6 +156,7 @@ impl fmt::Display for Why {
             ),
             Self::Sysctls => f.write_str("it sets sysctls, which cannot be restored yet"),
             Self::Hooks => f.write_str("it has hooks, which cannot be run at a restore yet"),
+            Self::Beyond(what) => write!(f, "it has {what}, which cannot be restored yet"),
             Self::FilledLayer => f.write_str(
                 "its writable layer holds files already, which a checkpoint does not know",
             ),
@@ -248,6 +252,9 @@ pub fn before_lookup(known: &Known<'_>) -> Option<Why> {
     }
     if restorable::has_hooks(known.spec) {
         return Some(Why::Hooks);
+    }
+    if let Some(what) = restorable::beyond(known.spec) {
+        return Some(Why::Beyond(what));
     }
     if !known.has_subject {
         return Some(Why::NoSharedLayers);

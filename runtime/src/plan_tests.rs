@@ -63,6 +63,48 @@ fn node() -> NodeFacts {
 }
 
 #[test]
+fn what_no_checkpoint_holds_starts_cold() {
+    let on = Config::default();
+    let with = |linux: &serde_json::Value| -> Spec {
+        let mut spec = json!({"ociVersion": "1.1.0", "linux": {"namespaces": [{"type": "pid"}]}});
+        spec["linux"]
+            .as_object_mut()
+            .unwrap()
+            .extend(linux.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    };
+    for (what, linux) in [
+        (
+            "a seccomp agent",
+            json!({"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}}),
+        ),
+        (
+            "a memory policy",
+            json!({"memoryPolicy": {"mode": "MPOL_LOCAL"}}),
+        ),
+        (
+            "a personality",
+            json!({"personality": {"domain": "LINUX32"}}),
+        ),
+        (
+            "network devices of the node",
+            json!({"netDevices": {"eth1": {}}}),
+        ),
+    ] {
+        let spec = with(&linux);
+        let known = Known {
+            spec: &spec,
+            config: Ok(&on),
+            policy: RestorePolicy::Auto,
+            has_subject: true,
+            is_fresh: true,
+        };
+        assert_eq!(before_lookup(&known), Some(Why::Beyond(what)));
+    }
+}
+
+#[test]
 fn each_reason_of_the_spec_is_told() {
     let off = Config {
         restore: crate::policy::RestoreConfig { enabled: false },

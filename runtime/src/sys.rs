@@ -3,11 +3,13 @@
 
 // ---- Rooms: what cgroup/ and store/ need ------------------------------------
 
+mod attributes;
 mod memory;
 mod mount;
 mod process;
 mod userns;
 
+pub use attributes::*;
 pub use memory::*;
 pub use mount::*;
 pub use process::*;

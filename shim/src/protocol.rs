@@ -8,9 +8,10 @@ use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::protobuf::{self, EnumOrUnknown, Message, MessageField};
 use containerd_shim::protos::shim::oci;
 use containerd_shim::protos::ttrpc;
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::LinuxResources;
 use reprise_runtime::cgroup::given;
 use reprise_runtime::rootfs::RootfsMount;
+use reprise_runtime::worker;
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use crate::driver::View;
@@ -128,8 +129,7 @@ fn runc_options(options: Option<&Any>) -> Result<oci::Options> {
 pub(crate) fn exec(request: api::ExecProcessRequest) -> Result<ExecRequest> {
     checked_id(&request.exec_id, "process id")?;
     let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-    let mut process: Process = serde_json::from_slice(spec.unwrap_or_default())
-        .map_err(|e| invalid(format!("Cannot read the process to execute: {e}")))?;
+    let mut process = worker::load_process(spec.unwrap_or_default())?;
     process.set_terminal(Some(request.terminal));
     Ok(ExecRequest {
         exec: request.exec_id,

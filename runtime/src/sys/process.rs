@@ -162,20 +162,27 @@ pub fn join_session_keyring(name: &str) -> Sys<i32> {
     check(ret)
 }
 
-/// Lets anybody who possesses the keyring, or runs as its user, search it.
+/// Adds the right to search to those that a new keyring has: for its user, or in a
+/// user namespace, where the user's number is another, for everybody who sees it.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn allow_keyring_search(keyring: i32) -> Sys<()> {
-    const POSSESSOR_ALL: c_uint = 0x3f00_0000;
-    const USER_VIEW_TO_SEARCH: c_uint = 0x000b_0000;
+pub fn allow_keyring_search(keyring: i32, in_user_namespace: bool) -> Sys<()> {
+    const NEW: c_uint = 0x3f13_0000; // all to its possessor; view, read, link to its user
+    const USER_SEARCH: c_uint = 0x0008_0000;
+    const OTHER_SEARCH: c_uint = 0x0000_0008;
+    let search = if in_user_namespace {
+        OTHER_SEARCH
+    } else {
+        USER_SEARCH
+    };
     // SAFETY: no pointers are passed.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_keyctl,
             libc::KEYCTL_SETPERM,
             keyring,
-            POSSESSOR_ALL | USER_VIEW_TO_SEARCH,
+            NEW | search,
         )
     };
     check(ret).map(drop)
@@ -256,11 +263,11 @@ pub fn set_signal(signal: nix::sys::signal::Signal, handler: nix::sys::signal::S
 }
 
 /// Installs a seccomp filter: `program` is a sequence of the kernel's eight-byte
-/// BPF instructions.
+/// BPF instructions. With `SECCOMP_FILTER_FLAG_NEW_LISTENER` it gives a descriptor.
 ///
 /// # Errors
 /// `EACCES` without no_new_privs and `CAP_SYS_ADMIN`, `EINVAL` for a bad program.
-pub fn seccomp_set_filter(program: &[u8], flags: u64) -> Sys<()> {
+pub fn seccomp_set_filter(program: &[u8], flags: u64) -> Sys<Option<OwnedFd>> {
     #[repr(C)]
     struct Program {
         len: u16,
@@ -281,7 +288,8 @@ pub fn seccomp_set_filter(program: &[u8], flags: u64) -> Sys<()> {
             &raw const program,
         )
     };
-    check(ret).map(drop)
+    let made = check(ret)?;
+    Ok((flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0).then(|| own(made)))
 }
 
 /// Reaps a child that has ended, if there is one: its pid and its wait status,

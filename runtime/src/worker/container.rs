@@ -6,8 +6,8 @@
 //! reaches the shim, a subreaper, only when the shim knows its pid. The worker
 //! never waits for it.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,15 +17,16 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::pipe2;
 use oci_spec::runtime::{Process, Spec};
 
 use super::child::Held;
-use super::executor::Finish;
+use super::executor::{self, Agent, Desk, Finish, Who};
 use super::ground::{Clock, Ground, Paths};
+use super::hooks::{self, State, When};
 use super::tree::{Tree, Void};
-use super::{Create, Exec, Started, Stdio, Timing, helper, prepare, trace, userns};
+use super::{
+    Create, Exec, Started, Stdio, Timing, alive, helper, prepare, trace, userns, validate,
+};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
@@ -34,38 +35,44 @@ pub(super) struct Cold {
     ground: Ground,
     pid: i32,
     console: Option<OwnedFd>,
-    /// Written to by a process that cannot be executed, closed by one that is.
-    verdict: OwnedFd,
+    desk: Desk,
 }
 
-/// Makes a cold container.
+/// Makes a cold container. What its undoing brings about (poststop hooks) is done as
+/// well when that fails.
 pub(super) fn create(create: &Create, stdio: Stdio) -> Result<Cold> {
     let mut ground = Ground::lay(create)?;
     let mark = trace::mark();
-    match build(create, &mut ground, stdio) {
-        Ok((pid, console, verdict)) => Ok(Cold {
+    let made = build(create, &mut ground, stdio).and_then(|made| {
+        run_poststart(create, &ground, made.pid)?;
+        Ok(made)
+    });
+    match made {
+        Ok(made) => Ok(Cold {
             ground,
-            pid,
-            console,
-            verdict,
+            pid: made.pid,
+            console: made.console,
+            desk: made.desk,
         }),
         Err(e) => {
             let e = add_detail(e, mark);
             ground.clear();
+            run_poststop(&ground.spec, &create.id, &create.bundle);
             Err(e)
         }
     }
 }
 
-fn build(
-    create: &Create,
-    ground: &mut Ground,
-    stdio: Stdio,
-) -> Result<(i32, Option<OwnedFd>, OwnedFd)> {
+struct Made {
+    pid: i32,
+    console: Option<OwnedFd>,
+    desk: Desk,
+}
+
+fn build(create: &Create, ground: &mut Ground, stdio: Stdio) -> Result<Made> {
     let mut clock = Clock::new();
     let void = Void::of(&ground.paths.private);
     let mut spec = prepare::for_libcontainer(&ground.spec, &void, &ground.cgroup)?;
-    let process = ground.spec.process().clone().unwrap_or_default();
     if let Some(bare) = spec.process_mut() {
         // The console is one of the container's own devpts: ours to make.
         bare.set_terminal(Some(false));
@@ -77,11 +84,17 @@ fn build(
         prepare::join_user_namespace(&mut spec, userns);
         void.open_the_way()?;
     }
+    let is_limited = Cell::new(false);
+    let linux = ground.spec.linux().as_ref();
+    let resources = linux.and_then(|l| l.resources().as_ref());
+    let devices = linux.and_then(|l| l.devices().as_deref());
+    let devices = devices.unwrap_or_default();
     prepare::write_bundle(&ground.paths.private, &spec)?;
     clock.step("prepare_spec");
     let keeper = ground.cgroup.create()?;
     clock.step("cgroup_create");
-    let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
+    let agent = Agent::of(&ground.spec, &create.id, &create.bundle, None);
+    let (mut desk, line) = executor::open_line(Who::Init, agent)?;
     let (console, console_end) = console_socket(create.terminal)?;
     let tree = Tree::open(
         &ground.spec,
@@ -90,19 +103,27 @@ fn build(
         &ground.cgroup,
         userns.as_ref(),
         console_end,
-        has_hooks_before_the_pivot(&ground.spec),
+        hooks::has_early(&ground.spec),
     )?;
     clock.step("open_tree");
     let finish = Finish::init(
         &create.id,
-        process,
-        (&ground.spec, &create.bundle),
-        executor_end,
+        &ground.spec,
+        &create.bundle,
+        line,
         create.io_owner,
-        Some(tree),
+        tree,
     );
     let mark = trace::mark();
-    let built = helper::in_child(|| {
+    // Limits hold when the first hook looks at them, and what it changes stays.
+    let mut on_node = |pid: i32| {
+        is_limited.set(true);
+        let limited = ground.cgroup.apply(resources, devices);
+        limited.map_err(|e| e.message)?;
+        hooks::run_on_node(&ground.spec, &create.id, &create.bundle, pid)
+    };
+    let mut served = desk.with_hooks(&mut on_node);
+    let built = helper::in_child(&mut served, || {
         ground.cgroup.join(nix::unistd::getpid().as_raw())?;
         let builder = builder(
             &create.id,
@@ -128,25 +149,29 @@ fn build(
     let pid = match built {
         Ok(pid) => pid,
         Err(e) => {
-            let told =
-                peek_verdict(&verdict).or_else(|| cause("cannot create the container", mark));
+            let told = desk.failure();
+            let told = told.or_else(|| cause("cannot create the container", mark));
             return Err(told.unwrap_or(e));
         }
     };
     clock.step("libcontainer_create");
-    let linux = ground.spec.linux().as_ref();
-    ground.cgroup.apply(
-        linux.and_then(|l| l.resources().as_ref()),
-        linux
-            .and_then(|l| l.devices().as_deref())
-            .unwrap_or_default(),
-    )?;
+    if !is_limited.get() {
+        ground.cgroup.apply(resources, devices)?;
+    }
     clock.step("cgroup_apply");
+    alive::note(&ground.paths.private, pid)?;
     let console = console
         .map(|socket| super::wire::receive_console(&socket))
         .transpose()?;
     ground.timings.extend(clock.steps);
-    Ok((pid, console, verdict))
+    Ok(Made { pid, console, desk })
+}
+
+/// Runs the poststart hooks where runc runs them: when the container is made. A
+/// failing one undoes it.
+fn run_poststart(create: &Create, ground: &Ground, pid: i32) -> Result<()> {
+    let state = State::new(&ground.spec, &create.id, &create.bundle, "created").with_pid(pid);
+    hooks::run(When::Poststart, &ground.spec, &state, &create.bundle).map_err(Error::internal)
 }
 
 fn builder(
@@ -201,10 +226,10 @@ impl Held for Cold {
         let started = Container::load(self.ground.paths.state.clone())
             .and_then(|mut container| container.start())
             .map_err(|e| failure("cannot start the container", &e, mark));
-        // A process that was killed before it was executed leaves no verdict: it
-        // did start, and its exit tells the rest.
-        let verdict = read_verdict(&self.verdict);
-        match (verdict, started) {
+        // A process that was killed before it was executed says nothing: it did
+        // start, and its exit tells the rest.
+        self.desk.serve_to_the_end();
+        match (self.desk.failure(), started) {
             (None, Ok(())) => Ok(()),
             (Some(e), _) | (None, Err(e)) => {
                 self.ground.clear();
@@ -224,31 +249,33 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
     let (spec, _) = prepare::load_spec(&exec.bundle.join("config.json"))?;
     let cgroup = Cgroup::of(&spec, &exec.id)?;
     let process = executor_process(&exec.process, &spec);
+    validate::check_process(&process).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
     let terminal = process.terminal().unwrap_or(false);
     let scratch = Scratch::make(&paths.private, &exec.exec_id)?;
     let bare = prepare::unrestricted(&process)?;
     let process_json = scratch.0.join("process.json");
     let json = serde_json::to_vec(&bare).doing("cannot encode the process")?;
     std::fs::write(&process_json, json).doing("cannot write process.json")?;
-    let (verdict, executor_end) = pipe2(OFlag::O_CLOEXEC).doing("cannot make a pipe")?;
-    let init = Container::load(paths.state.clone())
-        .map_err(|e| Error::because("cannot find the container", &e))?
-        .pid();
-    let userns = match init {
-        Some(init) => userns::of_process(&spec, init.as_raw())?,
-        None => None,
-    };
-    let finish = Finish::exec(
-        &exec.id,
-        process,
-        &spec,
-        executor_end,
-        exec.io_owner,
+    let init = alive::open(&paths)?;
+    let userns = userns::of_process(&spec, init.pid)?;
+    let agent = Agent::of(&spec, &exec.id, &exec.bundle, Some(init.pid));
+    let (mut desk, line) = executor::open_line(Who::Exec, agent)?;
+    let first_cpus = process
+        .exec_cpu_affinity()
+        .as_ref()
+        .and_then(|affinity| affinity.initial().clone());
+    let container = executor::Running {
+        init: init.pidfd,
         userns,
-    );
+    };
+    let finish = Finish::exec(&exec.id, process, &spec, container, line, exec.io_owner);
     let console = Console::listen(terminal, &scratch.0)?;
     let mark = trace::mark();
-    let built = helper::in_child(|| {
+    let built = helper::in_child(&mut desk, || {
+        if let Some(cpus) = first_cpus {
+            executor::bind(&cpus)
+                .map_err(|e| Error::internal(format!("error setting initial CPU affinity: {e}")))?;
+        }
         join_beside_init(&cgroup, &paths, &scratch.0)?;
         builder(&exec.id, &exec.state_root, stdio, finish, &console)?
             .as_tenant()
@@ -261,14 +288,17 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
             .map_err(|e| failure("cannot run the process", &e, mark))
     });
     let failed = match built {
-        Ok(pid) => match read_verdict(&verdict) {
-            None => {
-                let console = console.accept()?;
-                return Ok(Started { pid, console });
+        Ok(pid) => {
+            desk.serve_to_the_end();
+            match desk.failure() {
+                None => {
+                    let console = console.accept()?;
+                    return Ok(Started { pid, console });
+                }
+                Some(e) => e,
             }
-            Some(e) => e,
-        },
-        Err(e) => peek_verdict(&verdict).unwrap_or(e),
+        }
+        Err(e) => desk.failure().unwrap_or(e),
     };
     Err(add_detail(failed, mark))
 }
@@ -320,6 +350,15 @@ fn executor_process(asked: &Process, spec: &Spec) -> Process {
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(init.oom_score_adj());
     }
+    if process.scheduler().is_none() {
+        process.set_scheduler(init.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*init.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(init.exec_cpu_affinity().clone());
+    }
     process
 }
 
@@ -340,11 +379,6 @@ impl Drop for Scratch {
         // Remove takes the whole private directory.
         std::fs::remove_dir_all(&self.0).ok();
     }
-}
-
-fn has_hooks_before_the_pivot(spec: &Spec) -> bool {
-    let inside = spec.hooks().as_ref().map(|hooks| hooks.create_container());
-    inside.is_some_and(|list| list.as_ref().is_some_and(|all| !all.is_empty()))
 }
 
 /// The sockets over which a first process hands its console's master.
@@ -393,29 +427,6 @@ fn add_detail(mut error: Error, mark: u64) -> Error {
     error
 }
 
-/// As [`read_verdict`], of a process that may still live, and hold the pipe.
-fn peek_verdict(pipe: &OwnedFd) -> Option<Error> {
-    fcntl(pipe.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
-    let mut text = [0; 4096];
-    let read = nix::unistd::read(pipe.as_raw_fd(), &mut text).ok()?;
-    verdict(&String::from_utf8_lossy(&text[..read]))
-}
-
-/// What the executor wrote before it gave up. Waits until it has, or is done.
-fn read_verdict(pipe: &OwnedFd) -> Option<Error> {
-    let mut file = File::from(pipe.try_clone().ok()?);
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    verdict(&text)
-}
-
-fn verdict(text: &str) -> Option<Error> {
-    (!text.is_empty()).then(|| {
-        let message = format!("unable to start container process: {text}");
-        Error::new(ErrorKind::InvalidArgument, message)
-    })
-}
-
 /// libcontainer's error in one line, with the cause that it told on the side.
 fn failure(what: &str, error: &LibcontainerError, mark: u64) -> Error {
     cause(what, mark).unwrap_or_else(|| Error::because(what, error))
@@ -455,25 +466,20 @@ pub(super) fn forge_state(create: &Create, ground: &Ground, pid: i32) -> Result<
         YoukiConfig::from_spec(&bare, &create.id)?.save(&paths.state)?;
         Ok(())
     };
+    alive::note(&paths.private, pid)?;
     forge().map_err(|e| Error::because("cannot write the container's state", &e))
 }
 
-/// Runs the poststop hooks, with the real bundle in their state. As with runc, a
-/// failing one is told and no more.
+/// Runs the poststop hooks. As with runc, a failing one is told and no more.
 pub(super) fn run_poststop(spec: &Spec, id: &str, bundle: &Path) {
-    let Some(hooks) = spec.hooks().as_ref().filter(|h| h.poststop().is_some()) else {
-        return;
+    let state = State::new(spec, id, bundle, "stopped");
+    // containerd may have removed it.
+    let at = if bundle.is_dir() {
+        bundle
+    } else {
+        Path::new("/")
     };
-    let state =
-        libcontainer::container::State::new(id, ContainerStatus::Stopped, None, bundle.to_owned());
-    let run = libcontainer::hooks::run_hooks(
-        hooks.poststop().as_ref(),
-        Some(&state),
-        Some(bundle),
-        None,
-        None,
-    );
-    if let Err(e) = run {
-        trace::note(&Error::because("a poststop hook failed", &e).message);
+    if let Err(e) = hooks::run(When::Poststop, spec, &state, at) {
+        trace::note(&e);
     }
 }

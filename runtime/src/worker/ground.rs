@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use oci_spec::runtime::Spec;
 
-use super::{Create, Remove, Timing, mounts, prepare, trace};
+use super::{Create, Remove, Timing, mounts, prepare, trace, validate};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
@@ -64,6 +64,10 @@ impl Ground {
         let mut clock = Clock::new();
         let (spec, warnings) = prepare::load_spec(&create.bundle.join("config.json"))?;
         warnings.iter().for_each(|line| trace::note(line));
+        validate::check(&spec)
+            .map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?
+            .iter()
+            .for_each(|line| trace::note(line));
         let mut paths = Paths::of(&create.state_root, &create.id, &create.bundle)?;
         if create.rootfs.is_empty() {
             // Nothing to mount: the rootfs is wherever the spec says.
@@ -172,8 +176,10 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
         }
         // The bundle is gone or broken: what does not need it is removed.
         Err(e) => {
+            // Of a spec that was never understood there is nothing.
+            let existed = paths.private.exists() || paths.state.exists();
             errors.extend(clear_files(&paths));
-            if remove.bundle.exists() {
+            if existed && remove.bundle.exists() {
                 errors.push(e);
             }
         }

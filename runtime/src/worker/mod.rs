@@ -15,6 +15,7 @@
 //! prepared but not started dies with it. Its exit is reaped by the shim.
 
 mod abort;
+mod alive;
 mod child;
 mod container;
 mod copy;
@@ -24,23 +25,27 @@ mod dump;
 mod executor;
 mod ground;
 mod helper;
+mod hooks;
 mod identity;
 mod layout;
+mod mend;
 mod mounts;
 mod prepare;
 mod protocol;
 mod record;
 mod restore;
 mod stage;
+mod sysctl;
 mod trace;
 mod tree;
 mod upper;
 mod userns;
+mod validate;
 mod verify;
 mod wire;
 mod workdir;
 
-pub use prepare::load_spec;
+pub use prepare::{load_process, load_spec};
 pub use protocol::{
     Command, Create, CriuConfig, DiffCopy, Dump, Dumped, Exec, Prepared, Remove, Reply, Restore,
     Started, Stdio, Timing,

@@ -7,14 +7,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec, User};
+use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Process, Spec, User};
 
+use super::hooks::When;
+use super::mend;
 use super::tree::Void;
 use crate::cgroup::{Cgroup, given};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::namespaces::{self, Namespace};
 
-/// Loads a `config.json`. Capabilities that we do not know are dropped, as runc
-/// does, with a warning for each.
+/// Loads a `config.json`. What runc understands and our parser does not is put right
+/// first, with a warning where something is ignored.
 ///
 /// # Errors
 /// The file cannot be read, or is no spec.
@@ -25,21 +28,18 @@ pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
         Ok(spec) if !may_lack_a_limit(&spec) => return Ok((spec, Vec::new())),
         other => other.err(),
     };
-    let mut value: serde_json::Value = serde_json::from_slice(&text).doing(what())?;
-    let mut warnings = Vec::new();
-    if let Some(sets) = value.pointer_mut("/process/capabilities") {
-        drop_unknown_capabilities(sets, &mut warnings);
-    }
+    let invalid =
+        |e: &serde_json::Error| Error::because(what(), e).with_kind(ErrorKind::InvalidArgument);
+    let mut value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(&e))?;
+    let warnings =
+        mend::spec(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
     if let Some(resources) = value.pointer_mut("/linux/resources") {
         given::fit(resources);
     }
-    serde_json::from_value(value)
-        .map(|spec| (spec, warnings))
-        .map_err(|second| {
-            // The first tells the line.
-            let error = first.as_ref().unwrap_or(&second);
-            Error::because(what(), error).with_kind(ErrorKind::InvalidArgument)
-        })
+    // The first error tells the line.
+    let spec = serde_json::from_value(value)
+        .map_err(|second| invalid(first.as_ref().unwrap_or(&second)))?;
+    Ok((spec, warnings))
 }
 
 /// Whether `pids` has no limit, which reads like a limit of zero.
@@ -49,20 +49,21 @@ fn may_lack_a_limit(spec: &Spec) -> bool {
     pids.is_some_and(|pids| pids.limit() == 0)
 }
 
-fn drop_unknown_capabilities(sets: &mut serde_json::Value, warnings: &mut Vec<String>) {
-    let Some(sets) = sets.as_object_mut() else {
-        return;
-    };
-    for list in sets.values_mut().filter_map(|v| v.as_array_mut()) {
-        list.retain(|name| {
-            let known =
-                serde_json::from_value::<oci_spec::runtime::Capability>(name.clone()).is_ok();
-            if !known {
-                warnings.push(format!("unknown capability {name} ignored"));
-            }
-            known
-        });
+/// Reads a process to execute, as [`load_spec`] reads a spec.
+///
+/// # Errors
+/// It is none.
+pub fn load_process(text: &[u8]) -> Result<Process> {
+    if let Ok(process) = serde_json::from_slice(text) {
+        return Ok(process);
     }
+    let invalid = |e: &serde_json::Error| {
+        Error::because("cannot read the process to execute", e)
+            .with_kind(ErrorKind::InvalidArgument)
+    };
+    let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|e| invalid(&e))?;
+    mend::process(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
+    serde_json::from_value(value).map_err(|e| invalid(&e))
 }
 
 /// The rootfs that a spec names, absolute.
@@ -82,8 +83,8 @@ pub(super) fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
 
 /// The spec for libcontainer: its process is root without restrictions, which the
 /// executor takes away again; cgroups and the file tree are ours.
-pub(super) fn for_libcontainer(spec: &Spec, void: &Void, cgroup: &Cgroup) -> Result<Spec> {
-    let mut spec = spec.clone();
+pub(super) fn for_libcontainer(of_spec: &Spec, void: &Void, cgroup: &Cgroup) -> Result<Spec> {
+    let mut spec = of_spec.clone();
     let process = spec
         .process()
         .as_ref()
@@ -94,13 +95,21 @@ pub(super) fn for_libcontainer(spec: &Spec, void: &Void, cgroup: &Cgroup) -> Res
     // Filters and limits come later.
     linux
         .set_seccomp(None)
+        .set_personality(None)
+        .set_memory_policy(None)
+        .set_sysctl(None)
         .set_resources(None)
         .set_cgroups_path(Some(PathBuf::from(cgroup.path())));
-    spec.set_linux(Some(linux));
-    if let Some(hooks) = spec.hooks_mut() {
-        // These see the container's mounts, so they run when we have made them.
-        hooks.set_create_container(None);
+    if namespaces::of(&spec, LinuxNamespaceType::User) == Namespace::Host {
+        // runc pays no heed to them then.
+        linux.set_uid_mappings(None).set_gid_mappings(None);
     }
+    spec.set_linux(Some(linux))
+        // Ours to run. These are kept for when the bundle is gone before we are asked
+        // to remove the container.
+        .set_hooks(poststop_only(of_spec)?)
+        // Ours to judge; libcontainer refuses what is above 1.
+        .set_version("1.2.0".to_owned());
     void.put_into(&mut spec);
     Ok(spec)
 }
@@ -120,12 +129,21 @@ pub(super) fn join_user_namespace(spec: &mut Spec, namespace: &OwnedFd) {
     spec.set_linux(Some(linux));
 }
 
+fn poststop_only(spec: &Spec) -> Result<Option<Hooks>> {
+    let poststop = When::Poststop.of(spec);
+    if poststop.is_empty() {
+        return Ok(None);
+    }
+    let hooks = HooksBuilder::default().poststop(poststop.to_vec()).build();
+    hooks.map(Some).doing("cannot encode the hooks")
+}
+
 /// A process as libcontainer may see it.
 pub(super) fn unrestricted(process: &Process) -> Result<Process> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
-            "process args cannot be empty",
+            "args must not be empty",
         ));
     }
     let mut bare = process.clone();
@@ -152,6 +170,9 @@ pub(super) fn unrestricted(process: &Process) -> Result<Process> {
         .set_no_new_privileges(None)
         .set_apparmor_profile(None)
         .set_selinux_label(None)
+        .set_scheduler(None)
+        .set_io_priority(None)
+        .set_exec_cpu_affinity(None)
         .set_console_size(None);
     Ok(bare)
 }
@@ -174,20 +195,6 @@ pub(super) fn write_bundle(private: &Path, spec: &Spec) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn unknown_capabilities_are_dropped_with_a_warning() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        let mut value = serde_json::to_value(Spec::default()).unwrap();
-        value["process"]["capabilities"]["bounding"] =
-            serde_json::json!(["CAP_KILL", "CAP_TIME_TRAVEL"]);
-        std::fs::write(&path, value.to_string()).unwrap();
-        let (spec, warnings) = load_spec(&path).unwrap();
-        assert_eq!(warnings, ["unknown capability \"CAP_TIME_TRAVEL\" ignored"]);
-        let caps = spec.process().as_ref().unwrap().capabilities().clone();
-        assert_eq!(caps.unwrap().bounding().as_ref().unwrap().len(), 1);
-    }
 
     #[test]
     fn a_limit_that_is_not_there_is_none() {

@@ -448,6 +448,7 @@ fn pod_namespaces(spec: &Spec) -> Result<BeforeExec> {
 
 /// What cannot be restored is said in one line before anything is done.
 fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()> {
+    let beyond;
     let why = if namespaces::of(spec, LinuxNamespaceType::Pid) != Namespace::Own {
         "shares its pid namespace, where the pids of the checkpoint may be taken"
     } else if namespaces::of(spec, LinuxNamespaceType::User) != Namespace::Host {
@@ -456,6 +457,9 @@ fn refuse_unsuitable(spec: &Spec, record: &Record, create: &Create) -> Result<()
         "sets sysctls"
     } else if restorable::has_hooks(spec) {
         "has hooks"
+    } else if let Some(what) = restorable::beyond(spec) {
+        beyond = format!("has {what}");
+        &beyond
     } else if record.terminal != create.terminal {
         "has a terminal where the checkpoint has none, or the other way round"
     } else {

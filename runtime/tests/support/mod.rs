@@ -4,6 +4,7 @@
     unreachable_pub,
     missing_docs,
     missing_debug_implementations,
+    clippy::needless_pass_by_value,
     reason = "shared by test binaries that each use some of it"
 )]
 
@@ -201,7 +202,7 @@ impl Case {
             exec_id: format!("e{}", NEXT.fetch_add(1, Ordering::Relaxed)),
             bundle: self.dir.join("bundle"),
             state_root: self.dir.join("states"),
-            process: serde_json::from_value(process).unwrap(),
+            process: reprise_runtime::worker::load_process(process.to_string().as_bytes()).unwrap(),
             io_owner: None,
         }
     }
@@ -287,7 +288,7 @@ fn image(dir: &Path) {
     for applet in [
         "sh", "cat", "id", "sleep", "true", "false", "echo", "ls", "grep", "pwd", "env", "tty",
         "touch", "mkdir", "kill", "stat", "head", "chmod", "test", "printf", "awk", "readlink",
-        "stty",
+        "stty", "rm",
     ] {
         symlink("busybox", dir.join("bin").join(applet)).unwrap();
     }

@@ -1,26 +1,30 @@
-//! Who the process becomes: labels, limits, user, groups, capabilities.
+//! Who the process becomes: user, groups, capabilities.
 
 use std::str::FromStr;
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid};
-use oci_spec::runtime::{Capabilities, PosixRlimitType, Process, User};
+use oci_spec::runtime::{Capabilities, Process, User};
 
 use super::{Inside, words};
 use crate::sys;
 
 /// Runs `look` with the eyes of the user: its ids and capabilities where files
-/// are concerned. Everything is as before afterwards.
+/// are concerned. Everything is as before afterwards. A user that there cannot be is
+/// refused.
 pub(super) fn as_user<T>(process: &Process, look: impl FnOnce() -> T) -> Inside<T> {
+    let user = process.user();
     let groups = nix::unistd::getgroups().map_err(words)?;
-    let sets = Sets::of(process);
+    let sets = Sets::of(process)?;
     let (all, _, inheritable) = current()?;
-    set_groups(process.user())?;
-    nix::unistd::setfsgid(Gid::from_raw(process.user().gid()));
-    nix::unistd::setfsuid(Uid::from_raw(process.user().uid()));
-    let seen = capset(sets.effective_of(process.user()), all, inheritable).map(|()| look());
+    set_groups(user)?;
+    nix::unistd::setfsgid(Gid::from_raw(user.gid()));
+    nix::unistd::setfsuid(Uid::from_raw(user.uid()));
+    let exists = check_mapped(user);
+    let seen =
+        exists.and_then(|()| capset(sets.effective_of(user), all, inheritable).map(|()| look()));
     capset(all, all, inheritable)?;
     nix::unistd::setfsuid(Uid::from_raw(0));
     nix::unistd::setfsgid(Gid::from_raw(0));
@@ -30,53 +34,24 @@ pub(super) fn as_user<T>(process: &Process, look: impl FnOnce() -> T) -> Inside<
     seen
 }
 
-/// Labels of security modules, to take effect at execve.
-pub(super) fn set_labels(process: &Process) -> Inside<()> {
-    if let Some(profile) = process
-        .apparmor_profile()
-        .as_deref()
-        .filter(|p| !p.is_empty())
-    {
-        let text = format!("exec {profile}");
-        std::fs::write("/proc/self/attr/apparmor/exec", &text)
-            .or_else(|_old_kernel| std::fs::write("/proc/self/attr/exec", &text))
-            .map_err(|e| format!("unable to apply apparmor profile: {e}"))?;
+/// Numbers that this user namespace does not have were not taken.
+fn check_mapped(user: &User) -> Inside<()> {
+    const ASK: u32 = u32::MAX;
+    if nix::unistd::setfsgid(Gid::from_raw(ASK)).as_raw() != user.gid() {
+        return Err(cannot_become("gid", user.gid(), Errno::EINVAL));
     }
-    if let Some(label) = process.selinux_label().as_deref().filter(|l| !l.is_empty()) {
-        std::fs::write("/proc/self/attr/exec", label)
-            .map_err(|e| format!("unable to set the SELinux label {label:?}: {e}"))?;
+    if nix::unistd::setfsuid(Uid::from_raw(ASK)).as_raw() != user.uid() {
+        return Err(cannot_become("uid", user.uid(), Errno::EINVAL));
     }
     Ok(())
 }
 
-/// Resource limits.
-pub(super) fn set_limits(process: &Process) -> Inside<()> {
-    for limit in process.rlimits().iter().flatten() {
-        setrlimit(resource(limit.typ()), limit.soft(), limit.hard())
-            .map_err(|e| format!("error setting rlimit type {:?}: {}", limit.typ(), words(e)))?;
-    }
-    Ok(())
-}
-
-fn resource(typ: PosixRlimitType) -> Resource {
-    use PosixRlimitType as T;
-    match typ {
-        T::RlimitCpu => Resource::RLIMIT_CPU,
-        T::RlimitFsize => Resource::RLIMIT_FSIZE,
-        T::RlimitData => Resource::RLIMIT_DATA,
-        T::RlimitStack => Resource::RLIMIT_STACK,
-        T::RlimitCore => Resource::RLIMIT_CORE,
-        T::RlimitRss => Resource::RLIMIT_RSS,
-        T::RlimitNproc => Resource::RLIMIT_NPROC,
-        T::RlimitNofile => Resource::RLIMIT_NOFILE,
-        T::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
-        T::RlimitAs => Resource::RLIMIT_AS,
-        T::RlimitLocks => Resource::RLIMIT_LOCKS,
-        T::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
-        T::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
-        T::RlimitNice => Resource::RLIMIT_NICE,
-        T::RlimitRtprio => Resource::RLIMIT_RTPRIO,
-        T::RlimitRttime => Resource::RLIMIT_RTTIME,
+fn cannot_become(what: &str, number: u32, e: Errno) -> String {
+    match e {
+        Errno::EINVAL => format!(
+            "unable to setup user: cannot set{what} to unmapped {what} {number} in user namespace"
+        ),
+        other => format!("unable to setup user: {}", words(other)),
     }
 }
 
@@ -89,13 +64,14 @@ pub(super) fn become_user(user: &User) -> Inside<()> {
     keep(true)?;
     let gid = Gid::from_raw(user.gid());
     let uid = Uid::from_raw(user.uid());
-    nix::unistd::setresgid(gid, gid, gid)
-        .map_err(|e| format!("unable to setgid {gid}: {}", words(e)))?;
-    nix::unistd::setresuid(uid, uid, uid)
-        .map_err(|e| format!("unable to setuid {uid}: {}", words(e)))?;
-    keep(false)?;
-    umask(Mode::from_bits_truncate(user.umask().unwrap_or(0o022)));
-    Ok(())
+    nix::unistd::setresgid(gid, gid, gid).map_err(|e| cannot_become("gid", user.gid(), e))?;
+    nix::unistd::setresuid(uid, uid, uid).map_err(|e| cannot_become("uid", user.uid(), e))?;
+    keep(false)
+}
+
+/// The mask for new files.
+pub(super) fn set_umask(mask: Option<u32>) {
+    umask(Mode::from_bits_truncate(mask.unwrap_or(0o022) & 0o777));
 }
 
 fn set_groups(user: &User) -> Inside<()> {
@@ -105,19 +81,16 @@ fn set_groups(user: &User) -> Inside<()> {
         .flatten()
         .map(|gid| Gid::from_raw(*gid))
         .collect();
-    if groups.is_empty() && setgroups_denied() {
-        // Nothing asked and nothing possible: a user namespace of an
-        // unprivileged maker.
-        return Ok(());
+    match nix::unistd::setgroups(&groups) {
+        // A user namespace of an unprivileged maker, which has no groups to give:
+        // root may not only there.
+        Ok(()) | Err(Errno::EPERM) => Ok(()),
+        Err(e) => Err(format!("unable to setup user: setgroups: {}", words(e))),
     }
-    nix::unistd::setgroups(&groups).map_err(|e| format!("unable to set groups: {}", words(e)))
 }
 
-fn setgroups_denied() -> bool {
-    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
-}
-
-/// The capability sets that a process shall have; nothing given is nothing held.
+/// The capability sets that a process shall have. A spec that does not speak of
+/// them leaves all, as with runc; one that gives an empty set means it.
 #[derive(Debug)]
 pub(super) struct Sets {
     bounding: u64,
@@ -128,21 +101,37 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    pub(super) fn of(process: &Process) -> Self {
+    pub(super) fn of(process: &Process) -> Inside<Self> {
         let known = bits(&caps::runtime::thread_all_supported());
-        let caps = process.capabilities().as_ref();
-        let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<Capabilities>| {
-            caps.map(|c| translate(pick(c).as_ref()))
-                .unwrap_or_default()
+        let (_, held, inheritable) = current()?;
+        let Some(caps) = process.capabilities().as_ref() else {
+            return Ok(Self {
+                bounding: known,
+                effective: held,
+                permitted: held,
+                inheritable,
+                ambient: CapsHashSet::new(),
+            });
         };
-        let mask = |set: &CapsHashSet| bits(set) & known;
-        Self {
-            bounding: mask(&set(|c| c.bounding())),
-            effective: mask(&set(|c| c.effective())),
-            permitted: mask(&set(|c| c.permitted())),
-            inheritable: mask(&set(|c| c.inheritable())),
-            ambient: set(|c| c.ambient()),
+        let mask = |set: &Option<Capabilities>| bits(&translate(set.as_ref())) & known;
+        Ok(Self {
+            bounding: mask(caps.bounding()),
+            effective: mask(caps.effective()) & held,
+            permitted: mask(caps.permitted()) & held,
+            inheritable: mask(caps.inheritable()),
+            ambient: translate(caps.ambient().as_ref()),
+        })
+    }
+
+    /// Refuses what the kernel would refuse when it is too late to be told of.
+    pub(super) fn check(&self) -> Inside<()> {
+        if self.effective & !self.permitted == 0 {
+            return Ok(());
         }
+        let refused = words(Errno::EPERM);
+        Err(format!(
+            "unable to apply caps: can't apply capabilities: {refused}"
+        ))
     }
 
     /// What a process of `user` may use before its execve.
@@ -219,8 +208,12 @@ fn current() -> Inside<(u64, u64, u64)> {
 }
 
 fn capset(effective: u64, permitted: u64, inheritable: u64) -> Inside<()> {
-    sys::capset(effective, permitted, inheritable)
-        .map_err(|e| format!("unable to apply caps: {}", words(e)))
+    sys::capset(effective, permitted, inheritable).map_err(|e| {
+        format!(
+            "unable to apply caps: can't apply capabilities: {}",
+            words(e)
+        )
+    })
 }
 
 fn told(what: &str, e: &caps::errors::CapsError) -> String {

@@ -3,12 +3,11 @@
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::stat::fstat;
-use nix::unistd::{Gid, Pid, Uid, chdir, fchown};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Gid, Uid, chdir, fchown};
 use oci_spec::runtime::{Process, User};
 
 use super::{Inside, words};
@@ -19,9 +18,9 @@ use crate::worker::userns::Joined;
 /// of the container (CVE-2024-21626), and a path like `/proc/self/fd/7` is
 /// resolved before execve closes anything. Sockets and pipes are still needed, and
 /// memfds, which have no name, lead nowhere.
-pub(super) fn close_strays(keep: i32) {
+pub(super) fn close_strays(keep: &[i32]) {
     const FAR_ENOUGH: i32 = 256;
-    for fd in (3..FAR_ENOUGH).filter(|fd| *fd != keep) {
+    for fd in (3..FAR_ENOUGH).filter(|fd| !keep.contains(fd)) {
         let Ok(stat) = fstat(fd) else { continue };
         let channel = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFSOCK | libc::S_IFIFO);
         if !channel && stat.st_nlink > 0 {
@@ -31,27 +30,14 @@ pub(super) fn close_strays(keep: i32) {
 }
 
 /// A session keyring of the container's own, named as runc names it.
-pub(super) fn join_keyring(id: &str, is_init: bool) -> Inside<()> {
+pub(super) fn join_keyring(id: &str, is_init: bool, in_user_namespace: bool) -> Inside<()> {
     match sys::join_session_keyring(&format!("_ses.{id}")) {
-        Ok(ring) if is_init => sys::allow_keyring_search(ring)
-            .map_err(|e| format!("unable to modify the session keyring: {}", words(e))),
+        Ok(ring) if is_init => sys::allow_keyring_search(ring, in_user_namespace)
+            .map_err(|e| format!("unable to mod keyring permissions: {}", words(e))),
         // No keyrings in this kernel, or a filter around us that forbids them.
         Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(e) => Err(format!("unable to join session keyring: {}", words(e))),
     }
-}
-
-/// All CPUs that the cgroup allows, whatever the shim was bound to.
-pub(super) fn reset_affinity(process: &Process) {
-    if process.exec_cpu_affinity().is_some() {
-        return;
-    }
-    let mut all = CpuSet::new();
-    for cpu in 0..CpuSet::count() {
-        all.set(cpu).ok();
-    }
-    // runc goes on as well when this is refused.
-    sched_setaffinity(Pid::from_raw(0), &all).ok();
 }
 
 /// The console's first size.
@@ -94,20 +80,38 @@ pub(super) fn own_stdio(uid: u32) -> Inside<()> {
     Ok(())
 }
 
-/// Enters the working directory, made if it is missing. True when only the user
-/// may enter it.
-pub(super) fn enter_cwd(cwd: &Path) -> Inside<bool> {
-    if cwd.as_os_str().is_empty() {
-        return Ok(false);
+/// Makes the working directory, if it is missing.
+pub(in crate::worker) fn make_cwd(cwd: &Path) -> Inside<()> {
+    if std::fs::metadata(cwd).is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
     }
-    let entered = match chdir(cwd) {
-        Err(Errno::ENOENT) => {
-            std::fs::create_dir_all(cwd).ok();
-            chdir(cwd)
+    let mut so_far = PathBuf::from("/");
+    for part in cwd.components() {
+        match part {
+            Component::Normal(name) => so_far.push(name),
+            Component::ParentDir => drop(so_far.pop()),
+            _ => continue,
         }
-        other => other,
-    };
-    match entered {
+        match nix::unistd::mkdir(&so_far, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {}
+            Err(_) if std::fs::metadata(&so_far).is_ok_and(|meta| meta.is_dir()) => {}
+            Err(e) => {
+                // What is there is no directory.
+                let e = if e == Errno::EEXIST {
+                    Errno::ENOTDIR
+                } else {
+                    e
+                };
+                return Err(format!("mkdir {}: {}", so_far.display(), words(e)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Enters the working directory. True when only the user may enter it.
+pub(super) fn enter_cwd(cwd: &Path) -> Inside<bool> {
+    match chdir(cwd) {
         Ok(()) => Ok(false),
         Err(Errno::EACCES | Errno::EPERM) => Ok(true),
         Err(e) => Err(cannot_enter(cwd, e)),
@@ -143,10 +147,15 @@ pub(super) fn environment(process: &Process) -> Inside<Vec<String>> {
     let mut env = Vec::new();
     for entry in process.env().iter().flatten().rev() {
         let Some((key, _)) = entry.split_once('=') else {
-            return Err(format!("invalid environment variable: {entry:?}"));
+            return Err("invalid environment variable: missing '='".to_owned());
         };
         if key.is_empty() {
-            return Err(format!("invalid environment variable: {entry:?}"));
+            return Err("invalid environment variable: name cannot be empty".to_owned());
+        }
+        if entry.contains('\0') {
+            return Err(format!(
+                "invalid environment variable {key:?}: contains nul byte (\\x00)"
+            ));
         }
         if seen.insert(key) {
             env.push(entry.clone());

@@ -8,8 +8,6 @@ use nix::errno::Errno;
 use super::{Inside, words};
 use crate::sys;
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// The path to execute for `name`.
 pub(super) fn executable(name: &str, env: &[String]) -> Inside<PathBuf> {
     if name.contains('/') {
@@ -23,11 +21,23 @@ pub(super) fn executable(name: &str, env: &[String]) -> Inside<PathBuf> {
         .iter()
         .rev()
         .find_map(|entry| entry.strip_prefix("PATH="))
-        .unwrap_or(DEFAULT_PATH);
-    path.split(':')
-        .map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name))
-        .find(|candidate| !name.is_empty() && check(candidate).is_ok())
-        .ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))
+        .unwrap_or_default();
+    let dirs = path.split(':').filter(|_| !path.is_empty());
+    for dir in dirs {
+        let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+        if name.is_empty() || check(&candidate).is_err() {
+            continue;
+        }
+        if candidate.is_relative() {
+            return Err(format!(
+                "exec: {name:?}: cannot run executable found relative to current directory"
+            ));
+        }
+        return Ok(candidate);
+    }
+    Err(format!(
+        "exec: {name:?}: executable file not found in $PATH"
+    ))
 }
 
 #[derive(Debug, PartialEq)]
@@ -82,10 +92,22 @@ mod tests {
     }
 
     #[test]
-    fn the_last_path_counts_and_a_missing_one_has_a_default() {
+    fn the_last_path_counts_and_without_one_nothing_is_found() {
         let twice = vec!["PATH=/nowhere".to_owned(), "PATH=/bin".to_owned()];
         assert_eq!(executable("sh", &twice).unwrap(), Path::new("/bin/sh"));
-        assert!(executable("sh", &[]).is_ok());
-        assert!(executable("sh", &env("/nowhere")).is_err());
+        for env in [vec![], env(""), env("/nowhere")] {
+            let words = executable("sh", &env).unwrap_err();
+            assert_eq!(words, "exec: \"sh\": executable file not found in $PATH");
+        }
+    }
+
+    #[test]
+    fn what_is_found_beside_us_is_not_run() {
+        // The tests run in the crate's directory.
+        let words = executable("sh", &env("../../../../../../../../bin")).unwrap_err();
+        assert_eq!(
+            words,
+            "exec: \"sh\": cannot run executable found relative to current directory"
+        );
     }
 }

@@ -4,36 +4,51 @@
 //! run as full root inside the container's namespaces and root:
 //!
 //! ```text
-//!  validate()  before Start   the file tree, cwd, stdio, look-up, filter compiled
-//!  exec()      after Start    limits, labels, user, capabilities, filter, execve
+//!  validate()  before Start   the file tree with its hooks, sysctls, labels, cwd, stdio,
+//!                             scheduling, look-up, filter compiled: what can fail fails here
+//!  exec()      after Start    limits, user, capabilities, filter, startContainer hooks, execve
 //! ```
 //!
-//! Errors go to the worker through a pipe that a successful execve closes: one
-//! channel, with runc's words, whenever it happens.
+//! Errors go to the worker over a line (`line.rs`) that a successful execve closes:
+//! one channel, with runc's words. What fails once all restrictions hold (execve
+//! itself, a startContainer hook) is said on the container's standard error, and
+//! the exit code is 255, as under runc: by then it has started.
 
+mod agent;
+mod enosys;
 mod identity;
-mod inside;
+pub(super) mod inside;
+mod labels;
+mod limits;
+mod line;
 mod lookup;
+mod scheduling;
 mod seccomp;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use libcontainer::container::{ContainerStatus, State};
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 
+use super::hooks::{self, State, When};
+use super::sysctl;
 use super::tree::Tree;
 use super::userns::Joined;
 use crate::namespaces::{self, Namespace};
 use crate::sys;
+
+pub(super) use agent::Agent;
+pub(super) use line::{Desk, Line, Who, open as open_line};
+pub(super) use scheduling::{bind, parse_set};
 
 /// An error inside the container: one line, in runc's words where it has some.
 pub(super) type Inside<T> = std::result::Result<T, String>;
@@ -44,54 +59,118 @@ pub(super) struct Finish {
     id: String,
     process: Process,
     seccomp: Option<LinuxSeccomp>,
-    /// The container's user namespace, which libcontainer has an exec not join.
-    userns: Option<Rc<Joined>>,
-    hooks: Option<Hooks>,
-    bundle: PathBuf,
-    /// The file tree; an exec'd process finds it made.
-    tree: Rc<RefCell<Option<Tree>>>,
-    /// A new network namespace has its `lo` down; runc brings it up.
-    owns_network: bool,
-    is_init: bool,
+    treatment: scheduling::Treatment,
+    umask: Option<u32>,
+    in_user_namespace: bool,
     io_owner: Option<(u32, u32)>,
-    verdict: Rc<OwnedFd>,
+    role: Role,
+    line: Rc<Line>,
     /// What validate() found out and exec() needs.
     ready: Rc<RefCell<Option<Ready>>>,
+}
+
+/// What is only init's, and only an exec's.
+#[derive(Debug, Clone)]
+enum Role {
+    Init {
+        /// Gone once it is built.
+        tree: Rc<RefCell<Option<Tree>>>,
+        hooks: Rc<InitHooks>,
+        /// A new network namespace has its `lo` down; runc brings it up.
+        owns_network: bool,
+        sysctls: Vec<(String, String)>,
+    },
+    Exec(Rc<Running>),
+}
+
+/// The container that one more process runs in.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Its first process. If that is gone, its pid may be anybody's.
+    pub(super) init: OwnedFd,
+    /// Its user namespace, which libcontainer has an exec not join.
+    pub(super) userns: Option<Joined>,
+}
+
+/// The hooks that init runs, or has run.
+#[derive(Debug)]
+struct InitHooks {
+    on_node: bool,
+    create: Vec<Hook>,
+    start: Vec<Hook>,
+    /// Before Start, and until its tree is entered.
+    creating: State,
+    created: State,
+}
+
+impl InitHooks {
+    fn of(spec: &Spec, id: &str, bundle: &Path) -> Self {
+        let has = |when: When| !when.of(spec).is_empty();
+        Self {
+            on_node: has(When::Prestart) || has(When::CreateRuntime),
+            create: When::CreateContainer.of(spec).to_vec(),
+            start: When::StartContainer.of(spec).to_vec(),
+            creating: State::new(spec, id, bundle, "creating"),
+            created: State::new(spec, id, bundle, "created"),
+        }
+    }
+
+    /// Between the mounts and the change of the root, in the rootfs.
+    fn run(&self, line: &Line) -> Inside<()> {
+        if self.on_node {
+            line.run_hooks()?;
+        }
+        let state = self.creating.clone().with_pid(own_pid());
+        hooks::run_list(
+            When::CreateContainer,
+            &self.create,
+            &state,
+            Path::new("."),
+            &[],
+        )
+    }
+
+    fn get_start_ready(&self) -> Inside<Option<hooks::Ready>> {
+        if self.start.is_empty() {
+            return Ok(None);
+        }
+        let state = self.created.clone().with_pid(own_pid());
+        hooks::Ready::make(When::StartContainer, &self.start, &state).map(Some)
+    }
+}
+
+fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
 }
 
 #[derive(Debug)]
 struct Ready {
     path: PathBuf,
-    env: Vec<CString>,
+    env: Vec<String>,
     args: Vec<CString>,
     cwd_as_user: bool,
     filter: Option<seccomp::Filter>,
+    hooks: Option<hooks::Ready>,
 }
 
 impl Finish {
     /// For a container's first process.
     pub(super) fn init(
         id: &str,
-        process: Process,
-        (spec, bundle): (&Spec, &Path),
-        verdict: OwnedFd,
+        spec: &Spec,
+        bundle: &Path,
+        line: Line,
         io_owner: Option<(u32, u32)>,
-        tree: Option<Tree>,
+        tree: Tree,
     ) -> Self {
-        Self {
-            id: id.to_owned(),
-            process,
-            seccomp: seccomp_of(spec),
-            userns: None,
-            hooks: spec.hooks().clone(),
-            bundle: bundle.to_owned(),
-            tree: Rc::new(RefCell::new(tree)),
+        let process = spec.process().clone().unwrap_or_default();
+        let role = Role::Init {
+            tree: Rc::new(RefCell::new(Some(tree))),
+            hooks: Rc::new(InitHooks::of(spec, id, bundle)),
             owns_network: namespaces::of(spec, LinuxNamespaceType::Network) == Namespace::Own,
-            is_init: true,
-            io_owner,
-            verdict: Rc::new(verdict),
-            ready: Rc::default(),
-        }
+            sysctls: sysctls(spec),
+        };
+        Self::new(id, process, spec, line, io_owner, role)
     }
 
     /// For one more process; it gets the container's filter as well.
@@ -99,89 +178,155 @@ impl Finish {
         id: &str,
         process: Process,
         spec: &Spec,
-        verdict: OwnedFd,
+        container: Running,
+        line: Line,
         io_owner: Option<(u32, u32)>,
-        userns: Option<Joined>,
     ) -> Self {
-        Self {
-            userns: userns.map(Rc::new),
-            owns_network: false,
-            is_init: false,
-            ..Self::init(id, process, (spec, Path::new("")), verdict, io_owner, None)
-        }
+        let container = Rc::new(container);
+        Self::new(id, process, spec, line, io_owner, Role::Exec(container))
     }
 
-    /// createContainer hooks: everything is mounted, the node still in sight.
-    fn run_hooks(&self) -> Inside<()> {
-        let Some(hooks) = &self.hooks else {
-            return Ok(());
-        };
-        let pid = nix::unistd::getpid();
-        let state = State::new(
-            &self.id,
-            ContainerStatus::Creating,
-            Some(pid.as_raw()),
-            self.bundle.clone(),
-        );
-        libcontainer::hooks::run_hooks(
-            hooks.create_container().as_ref(),
-            Some(&state),
-            None,
-            None,
-            None,
-        )
-        .map_err(|e| e.to_string())
+    fn new(
+        id: &str,
+        process: Process,
+        spec: &Spec,
+        line: Line,
+        io_owner: Option<(u32, u32)>,
+        role: Role,
+    ) -> Self {
+        let linux = spec.linux().as_ref();
+        Self {
+            id: id.to_owned(),
+            process,
+            seccomp: linux.and_then(|l| l.seccomp().clone()),
+            treatment: scheduling::Treatment::of(linux),
+            umask: spec.process().as_ref().and_then(|p| p.user().umask()),
+            in_user_namespace: namespaces::of(spec, LinuxNamespaceType::User) != Namespace::Host,
+            io_owner,
+            role,
+            line: Rc::new(line),
+            ready: Rc::default(),
+        }
     }
 
     fn prepare(&self) -> Inside<Ready> {
-        // Taken, so that its descriptors are closed by their owner.
-        let tree = self.tree.borrow_mut().take();
-        if let Some(tree) = tree {
-            tree.build(|| self.run_hooks())
-                .map_err(|e| format!("error during container init: {e}"))?;
+        let process = &self.process;
+        if let Role::Init {
+            tree,
+            hooks,
+            owns_network,
+            sysctls,
+        } = &self.role
+        {
+            // Taken, so that its descriptors are closed by their owner.
+            if let Some(tree) = tree.borrow_mut().take() {
+                tree.build(|| hooks.run(&self.line))?;
+            }
+            if *owns_network {
+                sys::loopback_up().map_err(|e| format!("cannot bring up the interface lo: {e}"))?;
+            }
+            sysctl::write(sysctls)?;
         }
-        if let Some(userns) = &self.userns {
-            inside::enter_user_namespace(userns, self.process.user())?;
+        self.check_init()?;
+        if let Role::Exec(container) = &self.role
+            && let Some(userns) = &container.userns
+        {
+            inside::enter_user_namespace(userns, process.user())?;
         }
-        if self.owns_network {
-            sys::loopback_up().map_err(|e| format!("cannot bring up the interface lo: {e}"))?;
+        self.close_strays();
+        labels::set(process)?;
+        let is_init = matches!(self.role, Role::Init { .. });
+        inside::join_keyring(&self.id, is_init, self.in_user_namespace)?;
+        inside::window_size(process);
+        let affinity = process.exec_cpu_affinity().as_ref().filter(|_| !is_init);
+        let last = affinity.and_then(|a| a.cpu_affinity_final().as_deref());
+        if last.is_some() || affinity.is_none_or(|a| a.initial().is_none()) {
+            scheduling::set_affinity(last)?;
         }
-        inside::close_strays(self.verdict.as_raw_fd());
-        inside::join_keyring(&self.id, self.is_init)?;
-        inside::reset_affinity(&self.process);
-        inside::window_size(&self.process);
-        let user = self.process.user();
+        self.treatment.apply(process)?;
+        limits::prepare(process, &self.line)?;
+        let user = process.user();
         inside::own_stdio(self.io_owner.map_or(user.uid(), |(uid, _)| uid))?;
-        let cwd_as_user = inside::enter_cwd(self.process.cwd())?;
-        let env = inside::environment(&self.process)?;
-        let args = self.process.args().clone().unwrap_or_default();
-        let name = args.first().ok_or("process args cannot be empty")?;
-        let path = identity::as_user(&self.process, || lookup::executable(name, &env))??;
+        let cwd_as_user = inside::enter_cwd(process.cwd())?;
+        let env = inside::environment(process)?;
+        identity::Sets::of(process)?.check()?;
+        let args = process.args().clone().unwrap_or_default();
+        let name = args.first().ok_or("args must not be empty")?;
+        let path = identity::as_user(process, || {
+            if cwd_as_user {
+                inside::enter_cwd_as_user(process.cwd())?;
+            }
+            lookup::executable(name, &env)
+        })??;
         let filter = self.seccomp.as_ref().map(seccomp::Filter::compile);
         Ok(Ready {
             path,
-            env: c_strings(&env)?,
             args: c_strings(&args)?,
+            env,
             cwd_as_user,
             filter: filter.transpose()?,
+            hooks: self.start_hooks()?,
         })
     }
 
-    /// Comes back only with an error.
-    fn finish(&self) -> String {
-        let Some(ready) = self.ready.borrow_mut().take() else {
-            return "the process was not prepared".to_owned();
+    fn close_strays(&self) {
+        let mut keep = vec![self.line.as_raw_fd()];
+        if let Role::Exec(container) = &self.role {
+            // It leads to no file.
+            keep.push(container.init.as_raw_fd());
+        }
+        inside::close_strays(&keep);
+    }
+
+    /// Namespaces were entered by the number of init's pid. If init lives still, it
+    /// was init's all the time.
+    fn check_init(&self) -> Inside<()> {
+        let Role::Exec(container) = &self.role else {
+            return Ok(());
         };
-        match self.restrict(&ready) {
-            Ok(()) => {}
-            Err(e) => return e,
+        let mut fds = [PollFd::new(container.init.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(0) => Ok(()),
+            _ => Err("cannot exec in a stopped container".to_owned()),
+        }
+    }
+
+    fn start_hooks(&self) -> Inside<Option<hooks::Ready>> {
+        match &self.role {
+            Role::Init { hooks, .. } => hooks.get_start_ready(),
+            Role::Exec(_) => Ok(None),
+        }
+    }
+
+    /// Comes back only with the exit code.
+    fn finish(&self) -> i32 {
+        const NOT_STARTED: i32 = 1;
+        const NOT_EXECUTED: i32 = 255;
+        let ready = self.ready.borrow_mut().take();
+        let Some(mut ready) = ready else {
+            self.line.fail("the process was not prepared");
+            return NOT_STARTED;
+        };
+        if let Err(e) = self.restrict(&ready) {
+            self.line.fail(&e);
+            return NOT_STARTED;
+        }
+        if let Some(hooks) = ready.hooks.take()
+            && let Err(e) = hooks.run(Path::new("/"), &ready.env)
+        {
+            say(&e);
+            return NOT_EXECUTED;
         }
         let shown = ready.path.display();
-        let Ok(path) = CString::new(ready.path.as_os_str().as_encoded_bytes()) else {
-            return format!("exec {shown}: invalid argument");
+        let errno = match (
+            CString::new(ready.path.as_os_str().as_encoded_bytes()),
+            c_strings(&ready.env),
+        ) {
+            (Ok(path), Ok(env)) => sys::execve(&path, &ready.args, &env),
+            _ => Errno::EINVAL,
         };
-        let errno = sys::execve(&path, &ready.args, &ready.env);
-        format!("exec {shown}: {}", words(errno))
+        say(&format!("exec {shown}: {}", words(errno)));
+        NOT_EXECUTED
     }
 
     /// The order is runc's, save that the filter comes last even without
@@ -189,11 +334,11 @@ impl Finish {
     fn restrict(&self, ready: &Ready) -> Inside<()> {
         let process = &self.process;
         let nnp = process.no_new_privileges().unwrap_or(false);
-        identity::set_labels(process)?;
-        identity::set_limits(process)?;
         sys::close_on_exec_from(3);
         sys::reset_signals();
-        let caps = identity::Sets::of(process);
+        limits::apply(process)?;
+        identity::set_umask(self.umask);
+        let caps = identity::Sets::of(process)?;
         caps.drop_bounding()?;
         identity::become_user(process.user())?;
         if ready.cwd_as_user {
@@ -207,27 +352,35 @@ impl Finish {
         caps.raise_for_filter(ready.filter.is_some() && !nnp)?;
         if !nnp {
             // Without no_new_privs only CAP_SYS_ADMIN may load a filter.
-            load(ready.filter.as_ref())?;
+            self.load(ready.filter.as_ref())?;
         }
         caps.apply()?;
         if nnp {
-            load(ready.filter.as_ref())?;
+            self.load(ready.filter.as_ref())?;
         }
         Ok(())
     }
 
-    fn tell(&self, error: &str) {
-        // The worker waits for this or for the end of the pipe.
-        nix::unistd::write(self.verdict.as_ref(), error.as_bytes()).ok();
+    fn load(&self, filter: Option<&seccomp::Filter>) -> Inside<()> {
+        let Some(filter) = filter else {
+            return Ok(());
+        };
+        match filter.load()? {
+            Some(listener) => self.line.hand_over(&listener),
+            None => Ok(()),
+        }
     }
 }
 
-fn load(filter: Option<&seccomp::Filter>) -> Inside<()> {
-    filter.map_or(Ok(()), seccomp::Filter::load)
+/// Says something to who reads the container's output.
+fn say(text: &str) {
+    // If nobody does, nobody hears it.
+    nix::unistd::write(sys::borrow(2), format!("{text}\n").as_bytes()).ok();
 }
 
-fn seccomp_of(spec: &Spec) -> Option<LinuxSeccomp> {
-    spec.linux().as_ref().and_then(|l| l.seccomp().clone())
+fn sysctls(spec: &Spec) -> Vec<(String, String)> {
+    let all = spec.linux().as_ref().and_then(|l| l.sysctl().clone());
+    all.unwrap_or_default().into_iter().collect()
 }
 
 fn c_strings(strings: &[String]) -> Inside<Vec<CString>> {
@@ -256,7 +409,7 @@ impl Executor for Finish {
                 Ok(())
             }
             Err(e) => {
-                self.tell(&e);
+                self.line.fail(&e);
                 Err(ExecutorValidationError::ArgValidationError(e))
             }
         }
@@ -268,9 +421,8 @@ impl Executor for Finish {
     }
 
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
-        let error = self.finish();
-        self.tell(&error);
+        let code = self.finish();
         // libcontainer has closed its channel by now: nobody else would listen.
-        sys::exit_now(1)
+        sys::exit_now(code)
     }
 }

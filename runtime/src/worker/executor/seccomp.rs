@@ -1,9 +1,11 @@
-//! The container's system call filter: compiled by libseccomp before Start,
-//! installed by ourselves as the last thing before execve.
+//! The container's system call filter: compiled by libseccomp before Start, with
+//! ENOSYS for newer calls put before it, installed by ourselves as the last thing
+//! before execve.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
 
 use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
@@ -14,8 +16,11 @@ use oci_spec::runtime::{
     LinuxSeccompOperator, LinuxSyscall,
 };
 
-use super::{Inside, words};
+use super::{Inside, enosys, words};
 use crate::sys;
+
+/// From this many calls on, libseccomp shall make a tree and no list.
+const MANY: usize = 32;
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -31,11 +36,13 @@ impl Filter {
         build(profile).map_err(|e| format!("unable to init seccomp: {e}"))
     }
 
-    /// Installs it for this process.
-    pub(super) fn load(&self) -> Inside<()> {
+    /// Installs it for this process. A descriptor comes back when the profile
+    /// sends calls to an agent: the agent's end.
+    pub(super) fn load(&self) -> Inside<Option<OwnedFd>> {
         sys::seccomp_set_filter(&self.program, self.flags).map_err(|e| {
             format!(
-                "unable to init seccomp: error loading seccomp filter: {}",
+                "unable to init seccomp: error loading seccomp filter into kernel: \
+                 error loading seccomp filter: {}",
                 words(e)
             )
         })
@@ -43,22 +50,54 @@ impl Filter {
 }
 
 fn build(profile: &LinuxSeccomp) -> Inside<Filter> {
+    refuse_notify_of_write(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut context = ScmpFilterContext::new(default).map_err(|e| e.to_string())?;
     context.set_ctl_nnp(false).map_err(|e| e.to_string())?;
+    let mut architectures = vec![ScmpArch::native()];
     for arch in profile.architectures().iter().flatten() {
         let arch = architecture(*arch);
         context
             .add_arch(arch)
-            .map_err(|e| format!("cannot add architecture {arch:?}: {e}"))?;
+            .map_err(|e| format!("error adding architecture to seccomp filter: {arch:?}: {e}"))?;
+        architectures.push(arch);
+    }
+    let rules = profile.syscalls().iter().flatten();
+    if rules.map(|rule| rule.names().len()).sum::<usize>() > MANY {
+        // An old libseccomp cannot, and its list works as well.
+        context.set_ctl_optimize(2).ok();
     }
     for rule in profile.syscalls().iter().flatten() {
         add_rule(&mut context, rule, default)?;
     }
+    let mut program = enosys::prefix(profile, &architectures);
+    program.extend(export(&context)?);
     Ok(Filter {
-        program: export(&context)?,
+        program,
         flags: flags(profile),
     })
+}
+
+/// Between the filter and the agent that gets its descriptor stands a `write`: ours,
+/// that tells the descriptor.
+fn refuse_notify_of_write(profile: &LinuxSeccomp) -> Inside<()> {
+    if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
+        return Err("SCMP_ACT_NOTIFY cannot be used as default action".to_owned());
+    }
+    let asks_for_write = |rule: &LinuxSyscall| {
+        rule.action() == LinuxSeccompAction::ScmpActNotify
+            && rule.names().iter().any(|name| name == "write")
+    };
+    if profile.syscalls().iter().flatten().any(asks_for_write) {
+        return Err("SCMP_ACT_NOTIFY cannot be used for the write syscall".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether calls are sent to an agent.
+fn notifies(profile: &LinuxSeccomp) -> bool {
+    let mut rules = profile.syscalls().iter().flatten();
+    rules.any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify && !rule.names().is_empty())
 }
 
 fn add_rule(
@@ -84,6 +123,9 @@ fn add_rule(
         .flatten()
         .any(|arg| !indices.insert(arg.index()));
     for name in rule.names() {
+        if name.is_empty() {
+            return Err("empty string is not a valid syscall".to_owned());
+        }
         let Ok(call) = ScmpSyscall::from_name(name) else {
             continue;
         };
@@ -121,7 +163,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Inside<ScmpAction> 
         ),
         A::ScmpActLog => ScmpAction::Log,
         A::ScmpActAllow => ScmpAction::Allow,
-        A::ScmpActNotify => return Err("SCMP_ACT_NOTIFY is not supported".to_owned()),
+        A::ScmpActNotify => ScmpAction::Notify,
     })
 }
 
@@ -174,21 +216,34 @@ fn architecture(arch: Arch) -> ScmpArch {
 }
 
 /// TSYNC is left out: the process has one thread, and it changes what errors
-/// mean.
+/// mean. Without flags the kernel's mitigation of Speculative Store Bypass, which
+/// costs much, stays off, as under runc.
 fn flags(profile: &LinuxSeccomp) -> u64 {
     use LinuxSeccompFilterFlag as F;
-    profile.flags().iter().flatten().fold(0, |all, flag| {
-        all | match flag {
-            F::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
-            F::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            F::SeccompFilterFlagTsync | F::SeccompFilterFlagWaitKillableRecv => 0,
-        }
-    })
+    let wanted = profile.flags().as_deref();
+    let mut flags = wanted
+        .unwrap_or(&[F::SeccompFilterFlagSpecAllow])
+        .iter()
+        .fold(0, |all, flag| {
+            all | match flag {
+                F::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+                F::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                F::SeccompFilterFlagWaitKillableRecv => {
+                    libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+                }
+                F::SeccompFilterFlagTsync => 0,
+            }
+        });
+    if notifies(profile) {
+        flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    } else {
+        // The kernel refuses it where there is nobody to wait for.
+        flags &= !libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    }
+    flags
 }
 
-/// The program for the kernel. Calls newer than the profile fall to its default
-/// action; answering them with ENOSYS, as runc does, is a matter of putting
-/// instructions before these.
+/// libseccomp's program.
 fn export(context: &ScmpFilterContext) -> Inside<Vec<u8>> {
     let file =
         memfd_create(c"reprise-filter", MemFdCreateFlag::MFD_CLOEXEC).map_err(|e| e.to_string())?;

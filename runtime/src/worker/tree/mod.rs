@@ -40,6 +40,7 @@ use nix::sys::stat::Mode;
 
 use self::attach::Attached;
 use self::open::Planned;
+use super::executor::inside::make_cwd;
 use super::executor::{Inside, words};
 use crate::sys::{self, MountAttr};
 
@@ -88,8 +89,7 @@ impl Tree {
         }
         cover::reopen_null(own_dev)?;
         if !self.cwd.as_os_str().is_empty() {
-            // What fails here is told when it is entered.
-            place::find_or_make(self.root.as_fd(), &self.cwd, place::Missing::Directory).ok();
+            make_cwd(&self.cwd)?;
         }
         if let Some(socket) = &self.console {
             console::set_up(self.root.as_fd(), socket.as_fd())?;

@@ -72,12 +72,7 @@ impl Void {
 
 fn mounts(spec: &Spec) -> Vec<Mount> {
     let mut all = vec![mount("/dev", "tmpfs", &["nosuid", "mode=755"])];
-    let linux = spec.linux().as_ref();
     let remapped = namespaces::of(spec, LinuxNamespaceType::User) != Namespace::Host;
-    // libcontainer checks sysctls, and sets them through /proc.
-    let sysctls = linux
-        .and_then(|l| l.sysctl().as_ref())
-        .is_some_and(|all| !all.is_empty());
     let wants = |typ: &str| {
         let mounts = spec.mounts().iter().flatten();
         mounts
@@ -85,7 +80,7 @@ fn mounts(spec: &Spec) -> Vec<Mount> {
             .any(|one| one.typ().as_deref() == Some(typ))
     };
     let safe = ["nosuid", "noexec", "nodev"];
-    if sysctls || (remapped && wants("proc")) {
+    if remapped && wants("proc") {
         all.push(mount("/proc", "proc", &safe));
     }
     if remapped && wants("sysfs") {
