@@ -19,7 +19,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p containerd-shim-reprise-v2 -p reprise-runtime \
+RUN hack/build \
     && install -D -t /out/usr/local/bin target/release/containerd-shim-reprise-v2 target/release/reprise
 
 # CRIU and the libraries it runs on: Debian 13 has 4.1 in its sources.
