@@ -1,7 +1,7 @@
 //! Many pods started as fast as they go.
 
 use super::calls::sleeper;
-use super::memory::{REST, kib};
+use super::memory::pss_at_rest;
 use super::pairs::{Shim, Values, in_turns};
 use super::report::{Better, Row};
 use crate::measure::millis;
@@ -19,15 +19,15 @@ pub(super) fn crowd(node: &Node, pods: usize, rounds: usize) -> Result<Vec<Row>>
     let rates = in_turns(rounds, &Shim::BOTH, |shim, round| {
         let (crowd, took) = start(node, shim, pods)?;
         let all = took.iter().copied().fold(0.0, f64::max);
-        std::thread::sleep(REST);
-        let mut sum = 0;
-        for pod in &crowd {
-            sum += Process::shim_of(pod)?.memory()?.pss;
-        }
+        let shims = crowd
+            .iter()
+            .map(|pod| Ok((shim, Process::shim_of(pod)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let sum: f64 = pss_at_rest(&shims)?.iter().map(|(_, kib)| kib).sum();
         remove(crowd)?;
         if round > 0 {
             times.of(shim).extend(took);
-            memory.of(shim).push(kib(sum)?);
+            memory.of(shim).push(sum);
         }
         Ok(f64::from(u32::try_from(pods)?) / (all / 1000.0))
     })?;

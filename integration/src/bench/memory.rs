@@ -5,38 +5,44 @@
 //! case for each shim. What each of a hundred costs is in `crowd`.
 
 use super::calls::{Pods, sleeper};
-use super::pairs::{Shim, Values, in_turns};
+use super::pairs::{Shim, Values};
 use crate::node::Node;
 use crate::process::Process;
 use anyhow::Result;
 use std::time::Duration;
 
 /// Long enough for idle threads to end and Go's scavenger to have run.
-pub(super) const REST: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(4);
 
 /// The PSS of a pod's shim, with so many containers in the pod.
 pub(super) fn shim_pss(node: &Node, runs: usize, containers: usize) -> Result<Values> {
-    let mut pods = None;
-    in_turns(runs, &Shim::BOTH, |shim, run| {
+    let mut values = Values::default();
+    for _ in 0..runs {
         // Both shims of a run rest side by side.
-        if pods.as_ref().is_none_or(|(of, _)| *of != run) {
-            drop(pods.take());
-            let fresh = Pods::run(node)?;
-            for shim in Shim::BOTH {
-                for number in 0..containers {
-                    fresh.of(shim).run(&sleeper().name(&format!("c{number}")))?;
-                }
+        let pods = Pods::run(node)?;
+        let mut shims = Vec::new();
+        for shim in Shim::BOTH {
+            for number in 0..containers {
+                pods.of(shim).run(&sleeper().name(&format!("c{number}")))?;
             }
-            std::thread::sleep(REST);
-            pods = Some((run, fresh));
+            shims.push((shim, Process::shim_of(pods.of(shim))?));
         }
-        let Some((_, pods)) = &pods else {
-            anyhow::bail!("no pods");
-        };
-        kib(Process::shim_of(pods.of(shim))?.memory()?.pss)
-    })
+        for (shim, pss) in pss_at_rest(&shims)? {
+            values.of(shim).push(pss);
+        }
+    }
+    Ok(values)
 }
 
-pub(super) fn kib(kib: u64) -> Result<f64> {
-    Ok(f64::from(u32::try_from(kib)?))
+/// What each of these holds after a rest. Which process a pod's shim is must be
+/// known before: finding out wakes it.
+pub(super) fn pss_at_rest<T: Copy>(shims: &[(T, Process)]) -> Result<Vec<(T, f64)>> {
+    std::thread::sleep(REST);
+    shims
+        .iter()
+        .map(|(whose, shim)| {
+            let kib = u32::try_from(shim.memory()?.pss)?;
+            Ok((*whose, f64::from(kib)))
+        })
+        .collect()
 }
