@@ -27,6 +27,10 @@ use crate::{info, protocol, socket};
 
 /// Where our own state is, one folder per namespace of containerd below.
 const STATE_ROOT: &str = "/run/reprise";
+/// glibc's allocator without caches of freed memory for each thread: they hold on to
+/// a few bytes in many pages, more than all that a shim at rest needs. It can be told
+/// so only by the environment; what the shim executes does not inherit that.
+const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
 /// How long the last events may take to get out.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 /// How long one removal may take.
@@ -87,7 +91,7 @@ impl Shim for Reprise {
             return Ok(address);
         }
         socket::remove(&address);
-        spawn(opts, &grouping, Vec::new()).await
+        spawn(opts, &grouping, vec![ALLOCATOR]).await
     }
 
     async fn delete_shim(&mut self) -> Result<DeleteResponse, Error> {
