@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo gaps test test-vm test-vm-quick conformance bench soak setup lint build clean
+.PHONY: help demo gaps escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -13,6 +13,12 @@ demo: setup ## see a container cold and restored, side by side
 
 gaps: setup ## the same containers under runc and under Reprise, compared (GAPS="--row 5")
 	hack/gaps $(GAPS)
+
+escapes: setup ## 10,000 racing attempts of each escape test (ESCAPES="--attempts 500")
+	hack/escapes $(ESCAPES)
+
+spec-mutations: setup ## every field and 2,000 mutated specs, as under runc (MUTATIONS="--seed 7")
+	hack/spec-mutations $(MUTATIONS)
 
 test: setup lint ## everything CI runs: lints, unit and integration tests
 	hack/test

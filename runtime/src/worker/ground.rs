@@ -103,7 +103,10 @@ impl Ground {
         let scratch = self.paths.private.join("layers");
         mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers, &scratch)?;
         clock.step("mount_rootfs");
-        Ok(())
+        if create.rootfs.is_empty() {
+            return Ok(());
+        }
+        prepare::check_root(&self.spec, &create.bundle, &self.paths.rootfs)
     }
 
     /// Keeps what the spec calls the cgroup, for the day when the bundle is gone: a

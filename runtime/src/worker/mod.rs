@@ -34,6 +34,7 @@ mod prepare;
 mod protocol;
 mod record;
 mod restore;
+mod spec_json;
 mod stage;
 mod sysctl;
 mod trace;

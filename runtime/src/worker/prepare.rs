@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Process, Spec, User};
 
 use super::hooks::When;
-use super::mend;
 use super::tree::Void;
+use super::{mend, spec_json};
 use crate::cgroup::{Cgroup, given};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::namespaces::{self, Namespace};
@@ -24,29 +24,23 @@ use crate::namespaces::{self, Namespace};
 pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
     let what = || format!("cannot read {}", path.display());
     let text = std::fs::read(path).doing(what())?;
-    let first = match serde_json::from_slice(&text) {
-        Ok(spec) if !may_lack_a_limit(&spec) => return Ok((spec, Vec::new())),
-        other => other.err(),
+    let invalid = |e: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::InvalidArgument, format!("{}: {e}", what()))
     };
-    let invalid =
-        |e: &serde_json::Error| Error::because(what(), e).with_kind(ErrorKind::InvalidArgument);
-    let mut value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(&e))?;
-    let warnings =
-        mend::spec(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
+    // Go reads what is no UTF-8 as a sign for it.
+    let text = String::from_utf8_lossy(&text);
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| invalid(&e))?;
+    let mut value = spec_json::as_go_reads(value).map_err(|e| invalid(&e))?;
     if let Some(resources) = value.pointer_mut("/linux/resources") {
         given::fit(resources);
     }
-    // The first error tells the line.
-    let spec = serde_json::from_value(value)
-        .map_err(|second| invalid(first.as_ref().unwrap_or(&second)))?;
+    if let Ok(spec) = serde_json::from_value(value.clone()) {
+        return Ok((spec, Vec::new()));
+    }
+    let warnings =
+        mend::spec(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
+    let spec = serde_json::from_value(value).map_err(|e| invalid(&e))?;
     Ok((spec, warnings))
-}
-
-/// Whether `pids` has no limit, which reads like a limit of zero.
-fn may_lack_a_limit(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let pids = linux.and_then(|linux| linux.resources().as_ref()?.pids().as_ref());
-    pids.is_some_and(|pids| pids.limit() == 0)
 }
 
 /// Reads a process to execute, as [`load_spec`] reads a spec.
@@ -79,6 +73,16 @@ pub(super) fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
         Error::because(format!("cannot find the rootfs {}", path.display()), &e)
             .with_kind(ErrorKind::InvalidArgument)
     })
+}
+
+/// A rootfs that was mounted for a container must be the one that its spec names.
+pub(super) fn check_root(spec: &Spec, bundle: &Path, mounted: &Path) -> Result<()> {
+    let named = root_path(spec, bundle)?;
+    if std::fs::canonicalize(mounted).is_ok_and(|mounted| mounted == named) {
+        return Ok(());
+    }
+    let message = format!("invalid rootfs: {} is not mounted", named.display());
+    Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 
 /// The spec for libcontainer: its process is root without restrictions, which the

@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::pipe2;
+use nix::unistd::{Pid, pipe2};
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::worker::{Create, CriuConfig, Exec, Prepared, Remove, Started, Stdio, Worker};
 use serde_json::{Value, json};
@@ -78,6 +79,8 @@ pub struct Case {
     pub lower: Vec<String>,
     /// More options of the overlay.
     pub rootfs_options: Vec<String>,
+    /// What workers are started from.
+    pub exe: PathBuf,
     workers: Vec<i32>,
 }
 
@@ -104,6 +107,7 @@ impl Case {
             terminal: false,
             lower: Vec::new(),
             rootfs_options: Vec::new(),
+            exe: PathBuf::from("/proc/self/exe"),
             workers: Vec::new(),
         }
     }
@@ -115,7 +119,7 @@ impl Case {
     }
 
     pub fn worker(&mut self) -> Worker {
-        let worker = Worker::spawn(DEADLINE).unwrap();
+        let worker = Worker::spawn_from(&self.exe, DEADLINE).unwrap();
         self.workers.push(worker.pid());
         worker
     }
@@ -244,6 +248,13 @@ impl Case {
             .unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
     }
 
+    /// Waits for the workers so far: they end by themselves.
+    pub fn reap_workers(&mut self) {
+        for worker in self.workers.drain(..) {
+            wait_within(worker, Duration::from_secs(5));
+        }
+    }
+
     /// Fails when anything of the container is left.
     pub fn assert_clean(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -268,9 +279,7 @@ impl Drop for Case {
         self.remove();
         self.remove();
         self.assert_clean();
-        for worker in self.workers.drain(..) {
-            wait_within(worker, Duration::from_secs(5));
-        }
+        self.reap_workers();
         fs::remove_dir_all(&self.dir).unwrap();
     }
 }
@@ -367,9 +376,22 @@ pub fn exit_code(pid: i32) -> i32 {
 
 static ENDED: Mutex<BTreeMap<i32, i32>> = Mutex::new(BTreeMap::new());
 
+/// Forgets what has ended so far: pids come round again in tests that are long.
+pub fn forget_ended() {
+    ENDED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .clear();
+}
+
 /// Reaps whatever ends, as the shim does: a dead process in a pid namespace that
 /// nobody reaps keeps the namespace's init from ending.
 fn wait_within(pid: i32, time: Duration) -> i32 {
+    try_exit_code(pid, time).unwrap_or_else(|| panic!("process {pid} does not end"))
+}
+
+/// As [`exit_code`], or nothing when it does not end in time.
+pub fn try_exit_code(pid: i32, time: Duration) -> Option<i32> {
     let end = Instant::now() + time;
     loop {
         let mut ended = ENDED
@@ -383,12 +405,41 @@ fn wait_within(pid: i32, time: Duration) -> i32 {
             _ => None,
         };
         if let Some(code) = ended.remove(&pid) {
-            return code;
+            return Some(code);
         }
-        assert!(Instant::now() < end, "process {pid} does not end");
+        if Instant::now() > end {
+            return None;
+        }
         drop(ended);
         std::thread::sleep(Duration::from_micros(500));
     }
+}
+
+/// Waits until no child is left, and names those that stay, which are killed then.
+pub fn reap_all(time: Duration) -> impl Iterator<Item = i32> {
+    let end = Instant::now() + time;
+    let mut stay = Vec::new();
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() > end && stay.is_empty() => {
+                let children = "/proc/thread-self/children";
+                stay = text_of(children)
+                    .split_whitespace()
+                    .flat_map(str::parse)
+                    .collect();
+                for pid in &stay {
+                    kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
+                }
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(500)),
+            Err(_) => return stay.into_iter(),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn text_of(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 /// Waits until something is so.
