@@ -27,11 +27,28 @@ const GENERIC_OPTIONS: &str = "runtimeoptions.v1.Options";
 
 /// An error as ttrpc has it: its code, and one line that names the container.
 pub(crate) fn to_status(container: &str, error: &Error) -> ttrpc::Error {
+    status(code(error.kind), container, error)
+}
+
+/// The same for Create, Exec and Start. runc's shim has a code there only for what
+/// is missing or exists already, and clients may be written for that. Of "Unimplemented"
+/// containerd would ask again in an older version of the protocol, and tell the user of
+/// that failure instead of ours.
+pub(crate) fn to_start_status(container: &str, error: &Error) -> ttrpc::Error {
+    let code = match error.kind {
+        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Unavailable => code(error.kind),
+        ErrorKind::FailedPrecondition
+        | ErrorKind::InvalidArgument
+        | ErrorKind::Unimplemented
+        | ErrorKind::Internal => ttrpc::Code::UNKNOWN,
+    };
+    status(code, container, error)
+}
+
+fn status(code: ttrpc::Code, container: &str, error: &Error) -> ttrpc::Error {
     let line = error.message.lines().collect::<Vec<_>>().join("; ");
-    ttrpc::Error::RpcStatus(ttrpc::get_status(
-        code(error.kind),
-        format!("container {container}: {line}"),
-    ))
+    let line = format!("container {container}: {line}");
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code, line))
 }
 
 fn code(kind: ErrorKind) -> ttrpc::Code {
@@ -337,6 +354,25 @@ mod tests {
             };
             assert_eq!(status.code(), expected);
             assert_eq!(status.message, "container c1: a; b");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_started_has_the_code_that_runcs_shim_gives_it() {
+        let codes = [
+            (ErrorKind::NotFound, ttrpc::Code::NOT_FOUND),
+            (ErrorKind::AlreadyExists, ttrpc::Code::ALREADY_EXISTS),
+            (ErrorKind::FailedPrecondition, ttrpc::Code::UNKNOWN),
+            (ErrorKind::InvalidArgument, ttrpc::Code::UNKNOWN),
+            (ErrorKind::Unimplemented, ttrpc::Code::UNKNOWN),
+            (ErrorKind::Internal, ttrpc::Code::UNKNOWN),
+        ];
+        for (kind, expected) in codes {
+            let error = Error::new(kind, "why");
+            let ttrpc::Error::RpcStatus(status) = to_start_status("c1", &error) else {
+                panic!("not a status");
+            };
+            assert_eq!(status.code(), expected);
         }
     }
 

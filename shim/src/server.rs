@@ -59,11 +59,12 @@ impl Service {
 
     /// Passes a request on to its container.
     async fn ask<T>(&self, id: &str, ask: impl FnOnce(driver::Reply<T>) -> Ask) -> Answer<T> {
-        let answer = match self.container(id) {
-            Ok(container) => container.ask(ask).await,
-            Err(error) => Err(error),
-        };
+        let answer = self.pass_on(id, ask).await;
         answer.map_err(|error| protocol::to_status(id, &error))
+    }
+
+    async fn pass_on<T>(&self, id: &str, ask: impl FnOnce(driver::Reply<T>) -> Ask) -> Result<T> {
+        self.container(id)?.ask(ask).await
     }
 
     async fn make(&self, request: CreateRequest) -> Result<i32> {
@@ -107,15 +108,6 @@ impl Service {
     }
 }
 
-/// Why a container is not made. "Unimplemented" would have containerd ask again in an
-/// older version of the protocol, and tell the user of that failure instead of ours.
-fn refused(error: Error) -> Error {
-    match error.kind {
-        ErrorKind::Unimplemented => error.with_kind(ErrorKind::InvalidArgument),
-        _ => error,
-    }
-}
-
 #[async_trait]
 impl Task for Service {
     async fn create(
@@ -133,7 +125,7 @@ impl Task for Service {
         let made = made
             .await
             .unwrap_or_else(|e| Err(Error::because("Create broke off", &e)));
-        let pid = made.map_err(|error| protocol::to_status(&id, &refused(error)))?;
+        let pid = made.map_err(|error| protocol::to_start_status(&id, &error))?;
         Ok(api::CreateTaskResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
@@ -146,9 +138,10 @@ impl Task for Service {
         request: api::StartRequest,
     ) -> Answer<api::StartResponse> {
         let exec = request.exec_id;
-        let pid = self
-            .ask(&request.id, |reply| Ask::Start(exec, reply))
-            .await?;
+        let started = self.pass_on(&request.id, |reply| Ask::Start(exec, reply));
+        let pid = started
+            .await
+            .map_err(|error| protocol::to_start_status(&request.id, &error))?;
         Ok(api::StartResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
@@ -268,9 +261,15 @@ impl Task for Service {
 
     async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
         let id = request.id.clone();
-        let parsed = protocol::exec(request).map_err(|e| protocol::to_status(&id, &e))?;
-        let ask = |reply| Ask::Exec(Box::new(parsed), reply);
-        self.ask(&id, ask).await.map(|()| api::Empty::new())
+        let added = match protocol::exec(request) {
+            Ok(parsed) => {
+                let ask = |reply| Ask::Exec(Box::new(parsed), reply);
+                self.pass_on(&id, ask).await
+            }
+            Err(error) => Err(error),
+        };
+        added.map_err(|error| protocol::to_start_status(&id, &error))?;
+        Ok(api::Empty::new())
     }
 
     async fn delete(

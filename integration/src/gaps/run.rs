@@ -161,7 +161,11 @@ impl<'p> Run<'p> {
         if let Some(change) = &exec.change {
             change(&mut process);
         }
-        let name = exec.name.replace(", ", "-").replace(' ', "-");
+        let name: String = exec
+            .name
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect();
         let heard = place.output(&name, process.0["terminal"] == true)?;
         let spec = process.filled(|text| place.fill(text));
         if let Err(refused) = api.exec(id, &name, &spec, &heard.output) {

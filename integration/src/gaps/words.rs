@@ -32,7 +32,15 @@ pub(super) fn cause(message: &str, id: &str) -> String {
     for words in PASSED_ON {
         rest = rest.replace(words, "");
     }
-    rest = without_numbers(&rest, "dstFd=/proc/thread-self/fd/");
+    for counted in ["dstFd=/proc/thread-self/fd/", "usage: ", "ns/net:["] {
+        rest = without_numbers(&rest, counted);
+    }
+    rest = without_long_ids(&rest);
+    // Where the runtime keeps a rootfs is nothing to the user: paths are the container's.
+    rest = rest.replace(
+        &format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/rootfs"),
+        "",
+    );
     for named in ["Container", "container"] {
         rest = rest.replace(&format!("{named} {id}: "), "");
     }
@@ -44,6 +52,10 @@ pub(super) fn cause(message: &str, id: &str) -> String {
 /// reason at its end, and whatever is quoted or a path.
 #[must_use]
 pub(super) fn tells_all(ours: &str, runcs: &str) -> bool {
+    let is_known = |(theirs, words): &(&str, &str)| runcs.contains(theirs) && ours.contains(words);
+    if TRANSLATED.iter().any(is_known) {
+        return true;
+    }
     let ours = without_os_error(ours).to_lowercase();
     let runcs = without_os_error(runcs).to_lowercase();
     let reason = runcs.rsplit(": ").next().unwrap_or_default();
@@ -52,6 +64,34 @@ pub(super) fn tells_all(ours: &str, runcs: &str) -> bool {
             .iter()
             .all(|name| ours.contains(name.as_str()))
 }
+
+/// Refusals that both give for the same reason, runc's words first.
+const TRANSLATED: [(&str, &str); 6] = [
+    (
+        "cannot set hugetlb limit: container could not join or create cgroup",
+        "has no hugetlb cgroup",
+    ),
+    (
+        "cannot set net_cls limit: container could not join or create cgroup",
+        "has no net_cls cgroup",
+    ),
+    (
+        "cannot set rdma limit: container could not join or create cgroup",
+        "has no rdma cgroup",
+    ),
+    (
+        "resulting devices cgroup doesn't precisely match target",
+        "access \"x\" is not made of r, w and m",
+    ),
+    (
+        "unable to set memory limit to 4096 (current usage",
+        "\"4096\" to /sys/fs/cgroup/memory/",
+    ),
+    (
+        "cannot punch hole in existing wildcard rule",
+        "cannot be taken out of the rule",
+    ),
+];
 
 /// What an error quotes, and the paths in it that are not the runtime's own.
 fn named_in(message: &str) -> Vec<String> {
@@ -90,6 +130,25 @@ pub(super) fn times_named(message: &str, id: &str) -> usize {
 #[must_use]
 pub(super) fn code(code: Code) -> String {
     format!("{code:?}")
+}
+
+/// A text without the ids that the CRI makes up: 64 hexadecimal digits.
+fn without_long_ids(text: &str) -> String {
+    let is_hex = |c: char| c.is_ascii_hexdigit();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(is_hex) {
+        let (before, found) = rest.split_at(at);
+        let length = found.find(|c| !is_hex(c)).unwrap_or(found.len());
+        plain.push_str(before);
+        plain.push_str(if length == 64 {
+            "@LONG@"
+        } else {
+            &found[..length]
+        });
+        rest = &found[length..];
+    }
+    plain + rest
 }
 
 /// A text without the digits that follow these words: `/snapshots/12/fs` is

@@ -100,6 +100,10 @@ pub(super) fn cases() -> Vec<Case> {
             .node(
                 "init",
                 "sort -t: -k2 /proc/$PID/cgroup | sed -E 's/^[0-9]+//'",
+            )
+            .stricter(
+                "a path that climbs could name another container's cgroup",
+                |_, ours| super::image::refused_with(ours, "leaves the hierarchy"),
             ),
         Case::new(20, "delete with child cgroups")
             .exec("a process more", "sleep 1000 > /dev/null 2>&1 &")

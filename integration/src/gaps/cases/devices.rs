@@ -64,6 +64,12 @@ fn rules() -> Vec<Case> {
             json!([
                 { "allow": false, "access": "rwm" }, { "allow": true, "major": 10, "minor": 229, "access": "rwm" },
             ]),
+        )
+        .stricter(
+            "runc takes a rule without a type for all devices and lets the container use them",
+            |runc, ours| {
+                runc["rules"][0] == "a *:* rwm" && super::image::refused_with(ours, "type a means all devices")
+            },
         ),
         ruled(
             6,

@@ -98,13 +98,18 @@ fn specs() -> Vec<Case> {
         ),
         set(
             "a namespace that is not there",
-            "/linux/namespaces/0",
+            "/linux/namespaces/4",
             json!({ "type": "network", "path": "/no/such/ns" }),
         ),
         set(
             "a namespace that is none",
-            "/linux/namespaces/0",
+            "/linux/namespaces/4",
             json!({ "type": "network", "path": "/proc/1/status" }),
+        ),
+        set(
+            "the same namespace twice",
+            "/linux/namespaces/0",
+            json!({ "type": "network" }),
         ),
         set(
             "a namespace of an unknown type",
@@ -298,7 +303,7 @@ fn through_the_cri() -> Vec<Case> {
             ] {
                 seen[name] = match container.exec(command) {
                     Ok(done) => json!([done.code, done.stdout, done.stderr]),
-                    Err(error) => cause(&format!("{error:#}"), container.id()),
+                    Err(error) => cause(stand, &format!("{error:#}"), container.id()),
                 };
             }
             Ok(seen)
@@ -319,18 +324,20 @@ fn cri_start(
     let pod = stand.node().run_pod(&pod(runtime))?;
     let container = match pod.create(&spec(ContainerSpec::new(BUSYBOX))) {
         Ok(container) => container,
-        Err(error) => return Ok(json!({ "create": cause(&format!("{error:#}"), "no id yet") })),
+        Err(error) => {
+            return Ok(json!({ "create": cause(stand, &format!("{error:#}"), "no id yet") }));
+        }
     };
     let started = container.start();
     let mut seen = json!({});
     match started {
-        Err(error) => seen["start"] = cause(&format!("{error:#}"), container.id()),
+        Err(error) => seen["start"] = cause(stand, &format!("{error:#}"), container.id()),
         Ok(()) => drop(container.wait()?),
     }
     let status = container.status()?;
     seen["exit"] = json!(status.exit_code);
     seen["reason"] = json!(status.reason);
-    seen["message"] = cause(&status.message, container.id());
+    seen["message"] = cause(stand, &status.message, container.id());
     seen["log"] = json!(container.log().unwrap_or_default());
     Ok(seen)
 }
@@ -352,8 +359,10 @@ fn without_time(line: &str) -> &str {
     rest.map_or(line, |(_, rest)| rest)
 }
 
-fn cause(message: &str, id: &str) -> Value {
+fn cause(stand: &Stand, message: &str, id: &str) -> Value {
     let message = message
+        .replace(stand.node().cgroup().trim_start_matches('/'), "@NODE@")
+        .replace(&stand.node().dir().display().to_string(), "@DIR@")
         .replace("CRI CreateContainer: ", "")
         .replace("CRI StartContainer: ", "")
         .replace("CRI ExecSync: ", "");

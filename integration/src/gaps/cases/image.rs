@@ -81,7 +81,11 @@ fn links() -> Vec<Case> {
             "d",
             "mkdir dev; ln -s HOST/null dev/null; ln -s HOST/pts dev/pts",
             DEV,
-        )),
+        ))
+        .stricter(
+            "what is written to /dev/null would go where the image's link leads",
+            |_, ours| refused_with(ours, "error reopening /dev/null"),
+        ),
         linked("/proc is a link", "e", "ln -s HOST proc", "ls /proc/1/ns"),
         linked("/sys is a link", "f", "ln -s HOST sys", "ls /sys/"),
         linked(
@@ -182,4 +186,10 @@ fn homes() -> Vec<Case> {
             .spec(|spec| spec.set("/process/env", json!([PATH])).user(4242, 0))
             .exec("loaded", "ls -l /evil; tr '\\0' '\\n' < /proc/1/environ"),
     ]
+}
+
+/// Whether a container was refused with these words.
+pub(super) fn refused_with(seen: &serde_json::Value, words: &str) -> bool {
+    let cause = seen["create"]["cause"].as_str();
+    cause.is_some_and(|cause| cause.contains(words))
 }
