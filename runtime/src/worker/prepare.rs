@@ -4,10 +4,12 @@
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Process, Spec, User};
+use oci_spec::runtime::{
+    Hooks, HooksBuilder, LinuxNamespace, LinuxNamespaceType, Process, Spec, User,
+};
 
 use super::hooks::When;
 use super::tree::Void;
@@ -124,6 +126,9 @@ pub(super) fn join_user_namespace(spec: &mut Spec, namespace: &OwnedFd) {
     let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
     let mut linux = spec.linux().clone().unwrap_or_default();
     let mut all = linux.namespaces().clone().unwrap_or_default();
+    // From inside it nobody joins the node's namespaces again, even those that it
+    // has: a pod on the node's network names the node's UTS namespace by a path.
+    all.retain(|one| !is_ours(one));
     for one in &mut all {
         if one.typ() == LinuxNamespaceType::User {
             one.set_path(Some(PathBuf::from(&path)));
@@ -131,6 +136,24 @@ pub(super) fn join_user_namespace(spec: &mut Spec, namespace: &OwnedFd) {
     }
     linux.set_namespaces(Some(all));
     spec.set_linux(Some(linux));
+}
+
+/// Whether a namespace to be joined is the one that the worker is in.
+fn is_ours(namespace: &LinuxNamespace) -> bool {
+    let name = match namespace.typ() {
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Pid
+        | LinuxNamespaceType::Mount
+        | LinuxNamespaceType::User
+        | LinuxNamespaceType::Time => return false,
+    };
+    let inode = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let ours = inode(Path::new(&format!("/proc/self/ns/{name}")));
+    let theirs = namespace.path().as_deref().map(inode);
+    matches!((ours, theirs), (Ok(ours), Some(Ok(theirs))) if ours == theirs)
 }
 
 fn poststop_only(spec: &Spec) -> Result<Option<Hooks>> {
