@@ -22,6 +22,8 @@ pub(crate) struct CreateRequest {
     pub(crate) no_pivot_root: bool,
     /// The engine says that the cgroup is systemd's to make; its path says so too.
     pub(crate) systemd_cgroup: bool,
+    /// Who owns the pipes at first, as the host numbers users: a user namespace's
+    /// root could not take them from us.
     pub(crate) io_owner: Option<(u32, u32)>,
     /// Where runc's state of it would be, if `Root` is given.
     pub(crate) folder: Option<Folder>,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::pipe2;
+use nix::unistd::{Gid, Uid, fchown, pipe2};
 use reprise_runtime::error::Doing;
 use reprise_runtime::worker::Stdio;
 use reprise_runtime::{Error, ErrorKind, Result};
@@ -145,18 +145,19 @@ impl Paths {
 }
 
 impl Opened {
-    /// Makes the process' pipes: its ends, and ours. A terminal has none.
+    /// Makes the process' pipes, and gives them to their owner if there is one: its
+    /// ends, and ours. A terminal has none.
     ///
     /// # Errors
     /// No descriptors left.
-    pub(crate) fn pipes(&self) -> Result<(Stdio, Ours)> {
+    pub(crate) fn pipes(&self, owner: Option<(u32, u32)>) -> Result<(Stdio, Ours)> {
         let mut theirs = Stdio::default();
         let mut ours = Ours::default();
         if self.terminal {
             return Ok((theirs, ours));
         }
         if self.stdin.is_some() {
-            let (read, write) = pipe()?;
+            let (read, write) = pipe_of(owner)?;
             (theirs.stdin, ours.stdin) = (Some(read), Some(write));
         }
         if let Some(logger) = &self.logger {
@@ -164,11 +165,11 @@ impl Opened {
             return Ok((theirs, ours));
         }
         if self.stdout.is_some() {
-            let (read, write) = pipe()?;
+            let (read, write) = pipe_of(owner)?;
             (theirs.stdout, ours.stdout) = (Some(write), Some(read));
         }
         if self.stderr.is_some() {
-            let (read, write) = pipe()?;
+            let (read, write) = pipe_of(owner)?;
             (theirs.stderr, ours.stderr) = (Some(write), Some(read));
         }
         Ok((theirs, ours))
@@ -449,6 +450,20 @@ pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe2(OFlag::O_CLOEXEC).doing("Cannot make a pipe")
 }
 
+fn pipe_of(owner: Option<(u32, u32)>) -> Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe()?;
+    if let Some((uid, gid)) = owner {
+        // Both ends are one file.
+        fchown(
+            read.as_raw_fd(),
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+        )
+        .doing("Cannot give a pipe to its owner")?;
+    }
+    Ok((read, write))
+}
+
 /// Makes a descriptor one that tokio polls and that never blocks.
 pub(crate) fn polled(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
     let flags = fcntl(fd.as_raw_fd(), FcntlArg::F_GETFL).doing("Cannot read a pipe's flags")?;
@@ -496,7 +511,7 @@ mod tests {
         };
         let (out, err) = (reader(&paths.stdout), reader(&paths.stderr));
         let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes().unwrap();
+        let (theirs, ours) = opened.pipes(None).unwrap();
         let mut copying = opened.copy(ours, None).unwrap();
         let writer = tokio::task::spawn_blocking(move || {
             let mut stdout = File::from(theirs.stdout.unwrap());
@@ -525,7 +540,7 @@ mod tests {
         };
         let out = reader(&paths.stdout);
         let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes().unwrap();
+        let (theirs, ours) = opened.pipes(None).unwrap();
         let mut copying = opened.copy(ours, None).unwrap();
         let mut stdout = File::from(theirs.stdout.unwrap());
         stdout.write_all(b"last words").unwrap();
@@ -545,7 +560,7 @@ mod tests {
             ..Default::default()
         };
         let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes().unwrap();
+        let (theirs, ours) = opened.pipes(None).unwrap();
         let mut copying = opened.copy(ours, None).unwrap();
         let mut client = File::options().write(true).open(&paths.stdin).unwrap();
         client.write_all(b"typed").unwrap();
@@ -570,7 +585,7 @@ mod tests {
             ..Default::default()
         };
         let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes().unwrap();
+        let (theirs, ours) = opened.pipes(None).unwrap();
         let mut copying = opened.copy(ours, None).unwrap();
         File::from(theirs.stdout.unwrap())
             .write_all(b"out")

@@ -106,14 +106,7 @@ fn build(create: &Create, ground: &mut Ground, stdio: Stdio) -> Result<Made> {
         hooks::has_early(&ground.spec),
     )?;
     clock.step("open_tree");
-    let finish = Finish::init(
-        &create.id,
-        &ground.spec,
-        &create.bundle,
-        line,
-        create.io_owner,
-        tree,
-    );
+    let finish = Finish::init(&create.id, &ground.spec, &create.bundle, line, tree);
     let mark = trace::mark();
     // Limits hold when the first hook looks at them, and what it changes stays.
     let mut on_node = |pid: i32| {
@@ -268,7 +261,7 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
         init: init.pidfd,
         userns,
     };
-    let finish = Finish::exec(&exec.id, process, &spec, container, line, exec.io_owner);
+    let finish = Finish::exec(&exec.id, process, &spec, container, line);
     let console = Console::listen(terminal, &scratch.0)?;
     let mark = trace::mark();
     let built = helper::in_child(&mut desk, || {

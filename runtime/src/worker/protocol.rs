@@ -104,8 +104,6 @@ pub struct Create {
     pub criu: CriuConfig,
     /// `chroot` instead of `pivot_root` (for a rootfs on an initramfs).
     pub no_pivot_root: bool,
-    /// Owner of the stdio pipes and console, when containerd's options name one.
-    pub io_owner: Option<(u32, u32)>,
 }
 
 /// A checkpoint to restore from.
@@ -133,8 +131,6 @@ pub struct Exec {
     pub state_root: PathBuf,
     /// What to run, as containerd sent it.
     pub process: Process,
-    /// Owner of the stdio pipes and console, when containerd's options name one.
-    pub io_owner: Option<(u32, u32)>,
 }
 
 /// Take a checkpoint of a container. Unless `exit` is set it goes on running,

@@ -158,7 +158,6 @@ impl Case {
                 timeout_ms: 1000,
             },
             no_pivot_root: false,
-            io_owner: None,
         }
     }
 
@@ -207,7 +206,6 @@ impl Case {
             bundle: self.dir.join("bundle"),
             state_root: self.dir.join("states"),
             process: reprise_runtime::worker::load_process(process.to_string().as_bytes()).unwrap(),
-            io_owner: None,
         }
     }
 

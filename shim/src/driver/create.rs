@@ -339,7 +339,7 @@ impl Making {
         if let Err(error) = self.abort.watch(worker.pid()) {
             return Err((error, Some(opened)));
         }
-        let (theirs, ours) = match opened.pipes() {
+        let (theirs, ours) = match opened.pipes(self.request.io_owner) {
             Ok(pipes) => pipes,
             Err(error) => return Err((error, Some(opened))),
         };
@@ -435,7 +435,6 @@ impl Making {
             restore,
             criu: self.context.runtime.criu(),
             no_pivot_root: request.no_pivot_root,
-            io_owner: request.io_owner,
         }
     }
 

@@ -165,7 +165,7 @@ async fn run(
     stdio: &Paths,
 ) -> Result<(i32, Copying)> {
     let opened = stdio.open(&context.reaper, &context.namespace, id).await?;
-    let (theirs, ours) = opened.pipes()?;
+    let (theirs, ours) = opened.pipes(request.io_owner)?;
     let command = worker::Exec {
         namespace: request.namespace.clone(),
         id: request.id.clone(),
@@ -173,7 +173,6 @@ async fn run(
         bundle: request.bundle.clone(),
         state_root: context.state_root.clone(),
         process,
-        io_owner: request.io_owner,
     };
     let runtime = Arc::clone(&context.runtime);
     let started = blocking(move || runtime.spawn()?.exec(command, theirs)).await?;

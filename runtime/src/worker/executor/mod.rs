@@ -62,7 +62,6 @@ pub(super) struct Finish {
     treatment: scheduling::Treatment,
     umask: Option<u32>,
     in_user_namespace: bool,
-    io_owner: Option<(u32, u32)>,
     role: Role,
     line: Rc<Line>,
     /// What validate() found out and exec() needs.
@@ -155,14 +154,7 @@ struct Ready {
 
 impl Finish {
     /// For a container's first process.
-    pub(super) fn init(
-        id: &str,
-        spec: &Spec,
-        bundle: &Path,
-        line: Line,
-        io_owner: Option<(u32, u32)>,
-        tree: Tree,
-    ) -> Self {
+    pub(super) fn init(id: &str, spec: &Spec, bundle: &Path, line: Line, tree: Tree) -> Self {
         let process = spec.process().clone().unwrap_or_default();
         let role = Role::Init {
             tree: Rc::new(RefCell::new(Some(tree))),
@@ -170,7 +162,7 @@ impl Finish {
             owns_network: namespaces::of(spec, LinuxNamespaceType::Network) == Namespace::Own,
             sysctls: sysctls(spec),
         };
-        Self::new(id, process, spec, line, io_owner, role)
+        Self::new(id, process, spec, line, role)
     }
 
     /// For one more process; it gets the container's filter as well.
@@ -180,20 +172,12 @@ impl Finish {
         spec: &Spec,
         container: Running,
         line: Line,
-        io_owner: Option<(u32, u32)>,
     ) -> Self {
         let container = Rc::new(container);
-        Self::new(id, process, spec, line, io_owner, Role::Exec(container))
+        Self::new(id, process, spec, line, Role::Exec(container))
     }
 
-    fn new(
-        id: &str,
-        process: Process,
-        spec: &Spec,
-        line: Line,
-        io_owner: Option<(u32, u32)>,
-        role: Role,
-    ) -> Self {
+    fn new(id: &str, process: Process, spec: &Spec, line: Line, role: Role) -> Self {
         let linux = spec.linux().as_ref();
         Self {
             id: id.to_owned(),
@@ -202,7 +186,6 @@ impl Finish {
             treatment: scheduling::Treatment::of(linux),
             umask: spec.process().as_ref().and_then(|p| p.user().umask()),
             in_user_namespace: namespaces::of(spec, LinuxNamespaceType::User) != Namespace::Host,
-            io_owner,
             role,
             line: Rc::new(line),
             ready: Rc::default(),
@@ -246,7 +229,7 @@ impl Finish {
         self.treatment.apply(process)?;
         limits::prepare(process, &self.line)?;
         let user = process.user();
-        inside::own_stdio(self.io_owner.map_or(user.uid(), |(uid, _)| uid))?;
+        inside::own_stdio(user.uid())?;
         let cwd_as_user = inside::enter_cwd(process.cwd())?;
         let env = inside::environment(process)?;
         identity::Sets::of(process)?.check()?;
