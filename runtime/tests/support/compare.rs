@@ -39,11 +39,11 @@ pub fn both_refuse(case: &mut Case) {
     eprintln!("runc: {theirs}ours: {ours}");
     assert_ne!(code, 0, "runc does not refuse: {theirs}");
     assert_ne!(own_code, 0, "we do not refuse: {ours}");
-    let rootfs = case.dir.join("runc/rootfs");
+    let roots = ["runc/rootfs", "bundle/rootfs"].map(|at| case.dir.join(at));
     let last = |text: &str| {
+        let [theirs, ours] = &roots;
         let text = text
-            .replace(&format!("{}/", rootfs.display()), "/")
-            .replace(&rootfs.display().to_string(), "/")
+            .replace(&theirs.display().to_string(), &ours.display().to_string())
             .replace("\\\"", "\"");
         let line = text.trim().lines().last().unwrap_or_default();
         let text = line.rsplit(": ").next().unwrap_or_default();

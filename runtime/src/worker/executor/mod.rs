@@ -376,7 +376,11 @@ fn c_strings(strings: &[String]) -> Inside<Vec<CString>> {
 /// An error number in the words of Go's `syscall` package, which are the C
 /// library's with a small first letter.
 pub(super) fn words(errno: Errno) -> String {
-    let text = errno.desc();
+    let text = match errno {
+        // Newer C libraries say it otherwise than Go, and than users know it.
+        Errno::ELOOP => "too many levels of symbolic links",
+        other => other.desc(),
+    };
     let mut chars = text.chars();
     match chars.next() {
         Some(first) if !text.starts_with("RFS") => first.to_lowercase().chain(chars).collect(),

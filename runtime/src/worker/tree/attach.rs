@@ -87,12 +87,14 @@ fn find_place(root: BorrowedFd<'_>, planned: &Planned) -> Inside<Place> {
     if strict && !is_dir {
         return Err(ordinary(planned.typ()));
     }
+    let rootfs = &planned.rootfs;
     if place.path == Path::new("/") {
         return Err(format!(
-            "create mountpoint for {to} mount: mountpoint \"/\" is on the top of rootfs \"/\""
+            "create mountpoint for {to} mount: mountpoint {rootfs:?} is on the top of rootfs \
+             {rootfs:?}"
         ));
     }
-    proc::check(&place.path, &planned.what).map_err(|e| {
+    proc::check(&place.path, &planned.what, rootfs).map_err(|e| {
         format!("create mountpoint for {to} mount: check proc-safety of {to} mount: {e}")
     })?;
     Ok(place)

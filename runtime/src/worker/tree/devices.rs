@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat, umask};
+use nix::sys::stat::{Mode, SFlag, fstat, major, makedev, minor, mknodat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
@@ -166,11 +166,7 @@ impl Device {
         let number = |n: i64| {
             u64::try_from(n).map_err(|_wild| wrong("cannot mkdev() device with wildcards"))
         };
-        let number = if kind == SFlag::S_IFIFO {
-            0
-        } else {
-            makedev(number(device.major())?, number(device.minor())?)
-        };
+        let number = makedev(number(device.major())?, number(device.minor())?);
         Ok(Self {
             kind,
             number,
@@ -198,9 +194,12 @@ impl Device {
         let made = sys::own(made);
         let stat = fstat(made.as_raw_fd()).map_err(told)?;
         if place::kind(&stat) != self.kind || stat.st_rdev != self.number {
+            let numbers = |n| format!("{}:{}", major(n), minor(n));
             return Err(format!(
-                "{}: somebody replaced the new device",
-                self.path.display()
+                "new device inode {} has incorrect major:minor: {} doesn't match expected {}",
+                self.path.display(),
+                numbers(stat.st_rdev),
+                numbers(self.number)
             ));
         }
         if self.owner == (0, 0) {

@@ -8,9 +8,10 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
-use super::options::{Options, propagation};
+use super::options::{Options, attributes, propagation};
 use super::{Node, Tree, cover, devices, place};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -25,6 +26,8 @@ pub(super) struct Planned {
     pub(super) to: PathBuf,
     pub(super) options: Options,
     pub(super) what: What,
+    /// The rootfs in the node, for messages.
+    pub(super) rootfs: PathBuf,
     /// SELinux' label for a new file system.
     pub(super) label: Option<String>,
 }
@@ -76,6 +79,7 @@ impl Tree {
             .and_then(|l| l.mount_label().clone())
             .filter(|label| !label.is_empty() && Path::new("/sys/fs/selinux").exists());
         let opener = Opener {
+            rootfs,
             bundle,
             cgroup,
             spec,
@@ -120,6 +124,7 @@ fn root_propagation(spec: &Spec) -> Result<Option<MsFlags>> {
 }
 
 struct Opener<'a> {
+    rootfs: &'a Path,
     bundle: &'a Path,
     cgroup: &'a Cgroup,
     spec: &'a Spec,
@@ -190,6 +195,7 @@ impl Opener<'_> {
             to: mount.destination().clone(),
             options,
             what,
+            rootfs: self.rootfs.to_owned(),
             label: self.label.clone(),
         })
     }
@@ -236,6 +242,9 @@ impl Opener<'_> {
         self.as_in_the_container(&tree).map_err(failed)?;
         // Here, since root of a user namespace could not do it.
         if let Some(mut attr) = options.bind_attributes() {
+            if self.userns.is_some() && !is_mapped(mount, options) {
+                keep_locked(&tree, mount, options, &mut attr)?;
+            }
             if is_dev(to) {
                 attr.set &= !sys::MOUNT_ATTR_RDONLY;
             }
@@ -322,6 +331,47 @@ impl Opener<'_> {
             hierarchies,
         })
     }
+}
+
+fn is_mapped(mount: &Mount, options: &Options) -> bool {
+    options.id_map.is_some() || mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
+}
+
+/// Flags of the source that a user namespace could not take away stay. We could, but
+/// who asks for that shall hear the same as from runc.
+fn keep_locked(
+    tree: &OwnedFd,
+    mount: &Mount,
+    options: &Options,
+    attr: &mut MountAttr,
+) -> Result<()> {
+    let has = fstatvfs(tree)
+        .doing("cannot look at a mount's flags")?
+        .flags();
+    let mut locked = MsFlags::empty();
+    for (has_it, flag) in [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ] {
+        locked.set(flag, has.contains(has_it));
+    }
+    let refused = locked & options.cleared;
+    if !refused.is_empty() {
+        let names: Vec<_> = refused.iter_names().map(|(name, _)| name).collect();
+        let source = mount.source().as_deref().unwrap_or(Path::new("")).display();
+        return Err(invalid(format!(
+            "unable to start container process: error during container init: error mounting \
+             \"{source}\" to rootfs at \"{}\": failed to set user-requested vfs flags on \
+             bind-mount: cannot clear locked flags {}: operation not permitted",
+            mount.destination().display(),
+            names.join("|")
+        )));
+    }
+    attr.set |= attributes(locked);
+    attr.clear &= !attributes(locked);
+    Ok(())
 }
 
 /// Whether this is `/dev`, however it is written.

@@ -15,11 +15,15 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::sys;
 
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
+
+/// The root of every procfs, where `self` is.
+const PROC_ROOT_INO: u64 = 1;
 
 type Sys<T> = std::result::Result<T, Errno>;
 
@@ -57,13 +61,30 @@ pub(in crate::worker) fn find_or_make(
     Ok(Place { fd, path, found })
 }
 
-/// Finds or makes the directory that holds `path`; the name in it.
+/// Finds or makes the directory that holds `path`; the name in it. A link there is
+/// followed, so that the name is one of no link.
 pub(super) fn find_parent(root: BorrowedFd<'_>, path: &Path) -> Sys<(Place, OsString)> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Errno::EINVAL);
-    };
-    let parent = find_or_make(root, parent, Missing::Directory)?;
-    Ok((parent, name.to_owned()))
+    let mut walk = Walk::from(root, path)?;
+    while let Some(name) = walk.next_name() {
+        if !walk.is_last() {
+            walk.step(&name, Missing::Directory)?;
+            continue;
+        }
+        if let Ok(there) = open_at(walk.here(), &name)
+            && kind(&fstat(there.as_raw_fd())?) == SFlag::S_IFLNK
+        {
+            walk.follow(&there)?;
+            continue;
+        }
+        let path = walk.path();
+        let parent = Place {
+            fd: walk.into_here()?,
+            path,
+            found: None,
+        };
+        return Ok((parent, name));
+    }
+    Err(Errno::EINVAL)
 }
 
 /// Whether the last step of `path` is a link, the others resolved.
@@ -120,6 +141,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether the step that was taken out just now leads to the end.
+    fn is_last(&self) -> bool {
+        self.left.iter().all(|part| part == "..")
+    }
+
     fn here(&self) -> BorrowedFd<'_> {
         self.way.last().map_or(self.root, |(fd, _)| fd.as_fd())
     }
@@ -131,7 +157,7 @@ impl<'a> Walk<'a> {
                 // Somebody made it just now, or removes what we make: look again,
                 // but not for ever.
                 Err(Errno::ENOENT) if !made => {
-                    let last = self.left.iter().all(|part| part == "..");
+                    let last = self.is_last();
                     match make(
                         self.here(),
                         name,
@@ -155,7 +181,11 @@ impl<'a> Walk<'a> {
 
     fn follow(&mut self, link: &OwnedFd) -> Sys<()> {
         self.links += 1;
-        if self.links > MAX_LINKS {
+        // Those of processes lead to where their text does not say, and nobody
+        // means to mount there.
+        let magic = fstatfs(link)?.filesystem_type() == PROC_SUPER_MAGIC
+            && fstat(self.here().as_raw_fd())?.st_ino != PROC_ROOT_INO;
+        if magic || self.links > MAX_LINKS {
             return Err(Errno::ELOOP);
         }
         let target = PathBuf::from(readlinkat(Some(link.as_raw_fd()), "")?);

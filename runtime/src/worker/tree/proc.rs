@@ -22,7 +22,12 @@ const FILES: [&str; 10] = [
 ];
 
 /// Refuses a mount at `at`, a path with its links resolved, that must not be there.
-pub(super) fn check(at: &Path, what: &What) -> Result<(), String> {
+/// It is told as a path of the node.
+pub(super) fn check(at: &Path, what: &What, rootfs: &Path) -> Result<(), String> {
+    let refused = |why: &str| {
+        let shown = rootfs.join(at.strip_prefix("/").unwrap_or(at));
+        Err(format!("{shown:?} cannot be mounted because it is {why}"))
+    };
     if at == Path::new("/proc") {
         let real = match what {
             What::Bind(bind) => bind.fs == PROC_SUPER_MAGIC,
@@ -32,15 +37,11 @@ pub(super) fn check(at: &Path, what: &What) -> Result<(), String> {
         return if real {
             Ok(())
         } else {
-            Err(format!(
-                "{at:?} cannot be mounted because it is not of type proc"
-            ))
+            refused("not of type proc")
         };
     }
     if at.starts_with("/proc") && !FILES.iter().any(|file| at == Path::new(file)) {
-        return Err(format!(
-            "{at:?} cannot be mounted because it is inside /proc"
-        ));
+        return refused("inside /proc");
     }
     Ok(())
 }
@@ -51,8 +52,9 @@ mod tests {
 
     #[test]
     fn proc_is_for_proc() {
-        let allowed =
-            |at: &str, typ: &str| check(Path::new(at), &What::New(typ.to_owned())).is_ok();
+        let allowed = |at: &str, typ: &str| {
+            check(Path::new(at), &What::New(typ.to_owned()), Path::new("/r")).is_ok()
+        };
         assert!(allowed("/proc", "proc"));
         assert!(!allowed("/proc", "tmpfs"));
         assert!(!allowed("/proc/sys", "tmpfs"));
