@@ -47,6 +47,9 @@ pub(super) fn check(spec: &Spec) -> std::result::Result<Vec<String>, String> {
     }
 }
 
+const NO_SELINUX: &str =
+    "selinux label is specified in config, but selinux is disabled or not supported";
+
 /// Looks at a process, of a spec or to be executed.
 pub(super) fn check_process(process: &Process) -> Checked {
     let cwd = process.cwd();
@@ -57,7 +60,7 @@ pub(super) fn check_process(process: &Process) -> Checked {
     } else if process.args().as_ref().is_none_or(Vec::is_empty) {
         "args must not be empty"
     } else if is_given(process.selinux_label()) && !has_selinux() {
-        "selinux label is specified in config, but selinux is disabled or not supported"
+        NO_SELINUX
     } else {
         return Ok(());
     };
@@ -96,6 +99,10 @@ fn check_linux(linux: &Linux) -> std::result::Result<Vec<String>, String> {
                 namespace.typ().to_string()
             ));
         }
+    }
+    // runc is refused by the kernel then, at the first tmpfs.
+    if is_given(linux.mount_label()) && !has_selinux() {
+        return Err(NO_SELINUX.to_owned());
     }
     let seccomp = linux.seccomp().as_ref();
     for arch in seccomp
@@ -273,6 +280,16 @@ mod tests {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         spec.pointer_mut(parent).unwrap()[key] = value;
         check(&serde_json::from_value(spec).unwrap()).unwrap_err()
+    }
+
+    #[test]
+    fn labels_want_selinux() {
+        let mut spec = Spec::default();
+        let mut linux = spec.linux().clone().unwrap();
+        linux.set_mount_label(Some("system_u:object_r:x_t:s0".to_owned()));
+        spec.set_linux(Some(linux));
+        let refused = check(&spec).is_err_and(|why| why == NO_SELINUX);
+        assert_eq!(refused, !has_selinux());
     }
 
     #[test]

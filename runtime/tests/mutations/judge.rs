@@ -58,6 +58,10 @@ const REASONS: &[Reason] = &[
         holds: |_, v| v.runc_says("poststart hook") && matches!(v.ours, Verdict::RefusedAtStart(_)),
     },
     Reason {
+        why: "the agent of a filter is asked when the filter is loaded, at start",
+        holds: |_, v| v.runc_says("seccomp agent") && v.ours_say("seccomp agent"),
+    },
+    Reason {
         why: "a label is refused when it is given to the process, at start",
         holds: |_, v| v.runc_says("apparmor") && v.ours_say("apparmor"),
     },
