@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo gaps escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
+.PHONY: help demo gaps gaps-vm escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -13,6 +13,9 @@ demo: setup ## see a container cold and restored, side by side
 
 gaps: setup ## the same containers under runc and under Reprise, compared (GAPS="--row 5")
 	hack/gaps $(GAPS)
+
+gaps-vm: setup ## the cases that need cgroup v2 or systemd, in a VM (GAPS="--row 26")
+	hack/vm/gaps $(GAPS)
 
 escapes: setup ## 10,000 racing attempts of each escape test (ESCAPES="--attempts 500")
 	hack/escapes $(ESCAPES)

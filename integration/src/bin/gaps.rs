@@ -1,23 +1,28 @@
 //! Compares Reprise with runc, case by case; `make gaps` calls it.
 //!
 //! `gaps [--row N]... [--case WORDS] [--only-cold | --only-restored] [--list]
-//! [--at-once N] [--out DIR]`
+//! [--at-once N] [--out DIR] [--only-vm]`
+//!
+//! `gaps --probe` only compiles what containers are looked at with, and
+//! `gaps --merge FILE` shows what another machine's report adds to this one's.
 
 #![allow(clippy::print_stdout, reason = "it talks to its user")]
 
 use anyhow::{Context, Result, bail};
-use integration::gaps::{self, Choice};
+use integration::gaps::{self, Choice, Report};
 use integration::tools;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str = "usage: gaps [--row N]... [--case WORDS] [--only-cold | --only-restored] \
-                     [--list] [--at-once N] [--out DIR]";
+                     [--list] [--at-once N] [--out DIR] [--only-vm] | --probe | --merge FILE";
 
 struct Options {
     choice: Choice,
     list: bool,
+    probe: bool,
+    merge: Option<PathBuf>,
     out: PathBuf,
 }
 
@@ -29,6 +34,17 @@ fn main() -> Result<ExitCode> {
             println!("{:>3}  {}", case.row, case.name);
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if options.probe {
+        println!("{}", gaps::probe()?.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(file) = &options.merge {
+        let mut report = Report::read(&options.out.join("report.json"))?;
+        report.add(Report::read(file)?);
+        println!("{}", report.table());
+        report.write_table(&options.out)?;
+        return Ok(verdict(&report));
     }
     let begun = Instant::now();
     let report = gaps::run(&options.choice, &cases)?;
@@ -44,16 +60,22 @@ fn main() -> Result<ExitCode> {
         begun.elapsed(),
         options.out.join("report.json").display()
     );
-    Ok(match report.differing().is_empty() {
+    Ok(verdict(&report))
+}
+
+fn verdict(report: &Report) -> ExitCode {
+    match report.differing().is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
-    })
+    }
 }
 
 fn options() -> Result<Options> {
     let mut options = Options {
         choice: Choice::default(),
         list: false,
+        probe: false,
+        merge: None,
         out: tools::workspace().join("target/gaps"),
     };
     let mut words = std::env::args().skip(1);
@@ -67,6 +89,9 @@ fn options() -> Result<Options> {
             "--at-once" => options.choice.at_once = value()?.parse().context(USAGE)?,
             "--out" => options.out = value()?.into(),
             "--list" => options.list = true,
+            "--only-vm" => options.choice.only_vm = true,
+            "--probe" => options.probe = true,
+            "--merge" => options.merge = Some(value()?.into()),
             _ => bail!("{word}? {USAGE}"),
         }
     }

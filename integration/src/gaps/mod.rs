@@ -22,7 +22,7 @@ mod words;
 pub use case::Case;
 pub use judge::Verdict;
 pub use report::{Entry, Report};
-pub use stand::Stand;
+pub use stand::{Stand, probe};
 
 use anyhow::Result;
 use case::{Body, Need, Restored};
@@ -46,6 +46,8 @@ pub struct Choice {
     pub cold: bool,
     /// Restored ones.
     pub restored: bool,
+    /// Only cases that need cgroup v2 or systemd.
+    pub only_vm: bool,
     /// How many at a time.
     pub at_once: usize,
 }
@@ -57,6 +59,7 @@ impl Default for Choice {
             named: None,
             cold: true,
             restored: true,
+            only_vm: false,
             at_once: 4,
         }
     }
@@ -64,7 +67,9 @@ impl Default for Choice {
 
 impl Choice {
     fn takes(&self, case: &Case) -> bool {
-        (self.rows.is_empty() || self.rows.contains(&case.row))
+        let of_vm = |need: &Need| matches!(need, Need::CgroupV2 | Need::Systemd);
+        (!self.only_vm || case.needs.iter().any(of_vm))
+            && (self.rows.is_empty() || self.rows.contains(&case.row))
             && self.named.as_ref().is_none_or(|w| case.name.contains(w))
     }
 

@@ -1,8 +1,8 @@
 //! The report: a file for programs, a table for people.
 
 use super::judge::Verdict;
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// One case, judged.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// The row of libcontainer-gaps.md.
     pub row: u8,
@@ -27,6 +27,14 @@ pub struct Entry {
     /// How long both took.
     #[serde(skip)]
     pub took: Duration,
+}
+
+/// Aside, and then renamed.
+fn write_whole(dir: &Path, name: &str, text: String) -> Result<()> {
+    let aside = dir.join(format!(".{name}"));
+    fs::write(&aside, text + "\n")?;
+    fs::rename(&aside, dir.join(name))?;
+    Ok(())
 }
 
 /// All cases.
@@ -46,15 +54,38 @@ impl Report {
     /// When they cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
-        for (name, text) in [
-            ("report.json", serde_json::to_string_pretty(&self.0)?),
-            ("table.txt", self.table()),
-        ] {
-            let aside = dir.join(format!(".{name}"));
-            fs::write(&aside, text + "\n")?;
-            fs::rename(&aside, dir.join(name))?;
+        write_whole(dir, "report.json", serde_json::to_string_pretty(&self.0)?)?;
+        self.write_table(dir)
+    }
+
+    /// Writes `table.txt` only.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_table(&self, dir: &Path) -> Result<()> {
+        write_whole(dir, "table.txt", self.table())
+    }
+
+    /// Reads a report that was written.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let entries = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        Ok(Self(entries))
+    }
+
+    /// What was not run here, as it was seen on another machine.
+    pub fn add(&mut self, elsewhere: Self) {
+        for other in elsewhere.0 {
+            let here = self.0.iter_mut().find(|entry| {
+                (entry.row, &entry.case, entry.verdict) == (other.row, &other.case, Verdict::NotRun)
+            });
+            if let Some(entry) = here.filter(|_| other.verdict != Verdict::NotRun) {
+                *entry = other;
+            }
         }
-        Ok(())
     }
 
     /// A line for each case, and below it where it differs.

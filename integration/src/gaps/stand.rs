@@ -211,7 +211,10 @@ fn kept() -> HashMap<String, String> {
 }
 
 /// Our probe, compiled once; where there is no compiler, the one that is there.
-fn probe() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it does not compile.
+pub fn probe() -> Result<PathBuf> {
     let dir = tools::target().join("gaps");
     fs::create_dir_all(&dir)?;
     let (source, probe) = (dir.join("probe.c"), dir.join("probe"));
