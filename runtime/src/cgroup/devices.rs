@@ -57,6 +57,13 @@ impl Device {
         }
     }
 
+    /// `{99 10 -1}`: the letter's code and the numbers.
+    fn in_runcs_words(self) -> String {
+        let number = |n: Option<u32>| n.map_or(-1, i64::from);
+        let letter = if self.block { b'b' } else { b'c' };
+        format!("{{{letter} {} {}}}", number(self.major), number(self.minor))
+    }
+
     fn text(self) -> String {
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
         format!(
@@ -102,6 +109,10 @@ const DEFAULTS: [(&str, Device, u8); 11] = [
     ("", Device::char(Some(10), Some(200)), Access::ALL),
 ];
 
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
+}
+
 impl Rules {
     /// The spec's rules in order, upon a default of deny, and then the devices
     /// that every container gets: last, since engines begin their list with a
@@ -113,30 +124,35 @@ impl Rules {
     pub(super) fn of(spec: Option<&[LinuxDeviceCgroup]>, made: &[LinuxDevice]) -> Result<Self> {
         let mut rules = Self::default();
         for (at, rule) in spec.unwrap_or_default().iter().enumerate() {
-            rules.add_spec(rule).map_err(|why| {
-                Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("linux.resources.devices[{at}]: {why}"),
-                )
-            })?;
+            let (kinds, device, access) = match Self::read(rule) {
+                Ok(Some(read)) => read,
+                Ok(None) => {
+                    rules.allow_by_default = rule.allow();
+                    rules.exceptions.clear();
+                    continue;
+                }
+                Err(why) => return Err(invalid(format!("linux.resources.devices[{at}]: {why}"))),
+            };
+            for block in kinds {
+                let device = Device {
+                    block: *block,
+                    ..device
+                };
+                rules.add(device, access, rule.allow()).map_err(invalid)?;
+            }
         }
         let replaced = |path: &str| made.iter().any(|one| one.path() == Path::new(path));
         for (_, device, access) in DEFAULTS.into_iter().filter(|(path, ..)| !replaced(path)) {
-            rules.add(device, Access(access), true).map_err(|why| {
-                Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!(
-                        "linux.resources.devices denies {} in a way that does not go with the \
-                         devices every container gets: {why}",
-                        device.text()
-                    ),
-                )
-            })?;
+            rules.add(device, Access(access), true).map_err(invalid)?;
         }
         Ok(rules)
     }
 
-    fn add_spec(&mut self, rule: &LinuxDeviceCgroup) -> std::result::Result<(), String> {
+    /// One rule of the spec: the types of devices it is about (block or not), the
+    /// devices with any type, and the accesses; nothing when it is about everything.
+    fn read(
+        rule: &LinuxDeviceCgroup,
+    ) -> std::result::Result<Option<(&'static [bool], Device, Access)>, String> {
         let access = rule.access().as_deref().unwrap_or_default();
         let access = Access::parse(access)
             .ok_or_else(|| format!("access {access:?} is not made of r, w and m"))?;
@@ -148,33 +164,22 @@ impl Rules {
         };
         let major = number("major", rule.major())?;
         let minor = number("minor", rule.minor())?;
-        let block = match rule.typ().unwrap_or_default() {
-            LinuxDeviceType::A => {
-                // Denied is all, whatever is named besides; to allow all for the sake
-                // of a few would be a surprise.
-                let narrow = major.is_some() || minor.is_some() || access.0 != Access::ALL;
-                if rule.allow() && narrow {
-                    return Err(
-                        "type a means all devices and all access; leave major and minor \
-                                out and set access to rwm"
-                            .to_owned(),
-                    );
-                }
-                self.allow_by_default = rule.allow();
-                self.exceptions.clear();
-                return Ok(());
-            }
-            LinuxDeviceType::B => true,
-            LinuxDeviceType::C => false,
+        let kinds: &[bool] = match rule.typ().unwrap_or_default() {
+            LinuxDeviceType::B => &[true],
+            LinuxDeviceType::C => &[false],
             LinuxDeviceType::U => return Err("invalid cgroup device type \"u\"".to_owned()),
             LinuxDeviceType::P => return Err("invalid cgroup device type \"p\"".to_owned()),
+            // All types. Numbers and accesses besides are passed over by runc, which
+            // denies or allows everything then; what is allowed is what is named.
+            LinuxDeviceType::A => {
+                let everything = major.is_none() && minor.is_none() && access.0 == Access::ALL;
+                if everything || !rule.allow() {
+                    return Ok(None);
+                }
+                &[true, false]
+            }
         };
-        let device = Device {
-            block,
-            major,
-            minor,
-        };
-        self.add(device, access, rule.allow())
+        Ok(Some((kinds, Device::char(major, minor), access)))
     }
 
     /// Adds one rule. A rule against the default becomes an exception; one that
@@ -199,11 +204,15 @@ impl Rules {
                 && covers(other.minor, device.minor)
                 && given.0 & access.0 != 0
         });
-        if let Some((wide, _)) = hole {
+        if let Some((wide, given)) = hole {
             return Err(format!(
-                "{} cannot be taken out of the rule for {}; list what is allowed instead",
-                device.text(),
-                wide.text()
+                "unable to remove '{}' exception: requested rule [{} {}] not supported by \
+                 devices cgroupv1 (cannot punch hole in existing wildcard rule [{} {}])",
+                if allow { "deny" } else { "allow" },
+                device.in_runcs_words(),
+                access.text(),
+                wide.in_runcs_words(),
+                given.text(),
             ));
         }
         let narrower: Vec<Device> = self
@@ -312,7 +321,11 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(error.kind, ErrorKind::InvalidArgument);
-        assert!(error.message.contains("devices[1]"), "{error}");
+        assert_eq!(
+            error.message,
+            "unable to remove 'allow' exception: requested rule [{99 10 1} r] not supported by \
+             devices cgroupv1 (cannot punch hole in existing wildcard rule [{99 10 -1} rw])"
+        );
     }
 
     #[test]
@@ -323,7 +336,8 @@ mod tests {
                 {"allow":true,"type":"c","major":10,"minor":1,"access":"r"}]"#,
         )
         .unwrap_err();
-        assert!(error.message.contains("devices[2]"), "{error}");
+        let told = "unable to remove 'deny' exception: requested rule [{99 10 1} r]";
+        assert!(error.message.starts_with(told), "{error}");
     }
 
     #[test]
@@ -348,12 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn what_allows_some_of_all_types_allows_no_more() {
+        let rules = rules(r#"[{"allow":true,"major":10,"minor":229,"access":"rw"}]"#).unwrap();
+        assert!(rules.allows(false, 10, 229, Access::READ));
+        assert!(rules.allows(true, 10, 229, Access::WRITE));
+        assert!(!rules.allows(false, 10, 228, Access::READ));
+        assert!(!rules.allow_by_default);
+    }
+
+    #[test]
     fn malformed_rules_are_named() {
         for bad in [
             r#"[{"allow":true,"type":"c","access":"x"}]"#,
             r#"[{"allow":true,"type":"c"}]"#,
             r#"[{"allow":true,"type":"c","major":-2,"access":"r"}]"#,
-            r#"[{"allow":true,"type":"a","major":1,"access":"rwm"}]"#,
             r#"[{"allow":true,"type":"u","major":1,"access":"rwm"}]"#,
             r#"[{"allow":true,"type":"p","access":"rwm"}]"#,
         ] {

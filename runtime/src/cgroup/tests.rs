@@ -366,7 +366,7 @@ fn the_oom_killer_is_noticed() {
         std::os::fd::AsFd::as_fd(&watch),
         nix::poll::PollFlags::POLLIN,
     )];
-    assert_eq!(nix::poll::poll(&mut poll, 10_000_u16).unwrap(), 1);
+    assert_eq!(nix::poll::poll(&mut poll, 60_000_u16).unwrap(), 1);
     own.reap();
     assert!(own.0.oom_kills().unwrap() > 0);
     assert!(watch.as_raw_fd() > 2);

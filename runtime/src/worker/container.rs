@@ -269,9 +269,10 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
             executor::bind(&cpus)
                 .map_err(|e| Error::internal(format!("error setting initial CPU affinity: {e}")))?;
         }
-        join_beside_init(&cgroup, &paths, &scratch.0)?;
+        let below = join_beside_init(&cgroup, init.pid)?;
         builder(&exec.id, &exec.state_root, stdio, finish, &console)?
             .as_tenant()
+            .with_sub_cgroup(below)
             .with_process(Some(process_json))
             .with_detach(true)
             .as_sibling(true)
@@ -297,25 +298,15 @@ pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
 }
 
 /// Moves this process into the container's cgroup, or into that of its init.
-/// libcontainer does so again by what its own file says, which must be the same.
-fn join_beside_init(cgroup: &Cgroup, paths: &Paths, scratch: &Path) -> Result<()> {
+/// libcontainer does so again; what it has to be told of is a cgroup below the
+/// container's own.
+fn join_beside_init(cgroup: &Cgroup, init: i32) -> Result<Option<String>> {
     let own = nix::unistd::getpid().as_raw();
-    if !cgroup.is_v2() {
-        return cgroup.join(own);
-    }
-    let doing = "cannot read the container's state";
-    let init = Container::load(paths.state.clone()).map_err(|e| Error::because(doing, &e))?;
-    let init = init.pid().map_or(-1, nix::unistd::Pid::as_raw);
-    let joined = PathBuf::from(cgroup.join_beside(own, init)?);
-    let mut file = YoukiConfig::load(&paths.state).map_err(|e| Error::because(doing, &e))?;
-    if file.cgroup_path != joined {
-        file.cgroup_path = joined;
-        // Whole or not at all: another exec may read it at this moment.
-        file.save(scratch).map_err(|e| Error::because(doing, &e))?;
-        let name = "youki_config.json";
-        std::fs::rename(scratch.join(name), paths.state.join(name)).doing(doing)?;
-    }
-    Ok(())
+    let joined = cgroup.join_beside(own, init)?;
+    let below = joined.strip_prefix(cgroup.path());
+    Ok(below
+        .map(|path| path.trim_matches('/').to_owned())
+        .filter(|path| !path.is_empty()))
 }
 
 /// What the exec'd process inherits from the container's own, as under runc,
