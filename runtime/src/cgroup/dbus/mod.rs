@@ -141,12 +141,14 @@ impl Connection {
     }
 
     /// `EXTERNAL`: the kernel vouches for our user id (D-Bus specification,
-    /// "Authentication protocol").
+    /// "Authentication protocol"). Everything in one go, as libsystemd does it: a
+    /// call that reaches systemd in the same breath as `BEGIN` is taken out of the
+    /// socket along with it and then lies there unnoticed.
     fn authenticate(&mut self) -> std::io::Result<()> {
         let id = nix::unistd::geteuid().to_string();
         let hex: String = id.bytes().map(|digit| format!("{digit:02x}")).collect();
         self.stream
-            .write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+            .write_all(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") && line.len() < 512 {
             let mut byte = [0];
@@ -157,7 +159,7 @@ impl Connection {
             let text = String::from_utf8_lossy(&line).trim().to_owned();
             return Err(std::io::Error::other(format!("it answers {text:?}")));
         }
-        self.stream.write_all(b"BEGIN\r\n")
+        Ok(())
     }
 
     /// Calls a method of the manager and returns the first argument of the

@@ -182,7 +182,7 @@ fn fixed(lines: &'static [&'static [u8]]) -> (tempfile::TempDir, std::path::Path
             stream.write_all(line).unwrap();
         }
         // What else is said is heard before the line goes dead.
-        drop(stream.read_exact(&mut [0; b"BEGIN\r\n".len()]));
+        drop(stream.read_exact(&mut [0; FIXED]));
     });
     (dir, socket)
 }
@@ -198,6 +198,7 @@ fn who_is_not_let_in_says_so_and_a_broken_peer_does_not_hang() {
     assert!(error.message.contains("not a D-Bus message"), "{error}");
     let (_dir, socket) = fixed(&[b"OK 1234\r\n"]);
     let mut systemd = Connection::private(&socket).unwrap();
+    assert!(systemd.version().is_err());
     assert!(systemd.wait_for_job("/job/1").is_err());
     let missing = Connection::private(Path::new("/nonexistent/private"));
     assert!(
