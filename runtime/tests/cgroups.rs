@@ -163,10 +163,10 @@ fn limits_and_rules_hold() {
                 .all(|line| line.ends_with(cgroup(&case).path())),
             "{outside}"
         );
-        let is = |controller: &str, v1: &str, v2: &str, on_v1: &str, on_v2: &str| {
+        let is = |case: &Case, controller: &str, v1: &str, v2: &str, on_v1: &str, on_v2: &str| {
             let expected = if is_v2() { on_v2 } else { on_v1 };
             assert_eq!(
-                file(&case, controller, v1, v2),
+                file(case, controller, v1, v2),
                 expected,
                 "{driver:?} {v1} {v2}"
             );
@@ -177,6 +177,7 @@ fn limits_and_rules_hold() {
             "33333"
         };
         is(
+            &case,
             "memory",
             "memory.limit_in_bytes",
             "memory.max",
@@ -184,37 +185,29 @@ fn limits_and_rules_hold() {
             "268435456",
         );
         is(
+            &case,
             "memory",
             "memory.soft_limit_in_bytes",
             "memory.low",
             "67108864",
             "67108864",
         );
-        is("cpu", "cpu.shares", "cpu.weight", "512", "59");
+        is(&case, "cpu", "cpu.shares", "cpu.weight", "512", "59");
         is(
+            &case,
             "cpu",
             "cpu.cfs_quota_us",
             "cpu.max",
             quota,
             &format!("{quota} 100000"),
         );
-        is("pids", "pids.max", "pids.max", "77", "77");
-        is("cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0");
+        is(&case, "pids", "pids.max", "pids.max", "77", "77");
+        is(&case, "cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0");
         if driver == Driver::Systemd {
-            assert_eq!(shown(&case, "ActiveState"), "active");
-            assert_eq!(shown(&case, "Slice"), "reprise-unit.slice");
-            assert_eq!(shown(&case, "Delegate"), "yes");
-            assert_eq!(shown(&case, "MemoryMax"), "268435456");
-            assert_eq!(shown(&case, "MemorySwapMax"), "0");
-            assert_eq!(shown(&case, "CPUQuotaPerSecUSec"), "340ms");
-            assert_eq!(shown(&case, "TasksMax"), "77");
-            assert_eq!(shown(&case, "AllowedCPUs"), "0");
-            assert_eq!(shown(&case, "DevicePolicy"), "strict");
-            assert!(shown(&case, "DeviceAllow").contains("/dev/char/1:11 w"));
+            systemd_knows_them(&mut case);
             // Told all again, systemd undoes nothing.
-            let reload = Command::new("systemctl").arg("daemon-reload").status();
-            assert!(reload.unwrap().success());
             is(
+                &case,
                 "memory",
                 "memory.limit_in_bytes",
                 "memory.max",
@@ -222,18 +215,35 @@ fn limits_and_rules_hold() {
                 "268435456",
             );
             is(
+                &case,
                 "cpu",
                 "cpu.cfs_quota_us",
                 "cpu.max",
                 quota,
                 &format!("{quota} 100000"),
             );
-            is("pids", "pids.max", "pids.max", "77", "77");
-            let process = case.process(&["sh", "-c", "(exec 3</kmsg) 2>/dev/null || echo no"]);
-            assert_eq!(case.exec(process), (0, "no\n".to_owned()));
+            is(&case, "pids", "pids.max", "pids.max", "77", "77");
         }
         end(&mut case, driver, output.pid);
     }
+}
+
+/// Systemd has been told the limits, and a reload leaves the rules in force.
+fn systemd_knows_them(case: &mut Case) {
+    assert_eq!(shown(case, "ActiveState"), "active");
+    assert_eq!(shown(case, "Slice"), "reprise-unit.slice");
+    assert_eq!(shown(case, "Delegate"), "yes");
+    assert_eq!(shown(case, "MemoryMax"), "268435456");
+    assert_eq!(shown(case, "MemorySwapMax"), "0");
+    assert_eq!(shown(case, "CPUQuotaPerSecUSec"), "340ms");
+    assert_eq!(shown(case, "TasksMax"), "77");
+    assert_eq!(shown(case, "AllowedCPUs"), "0");
+    assert_eq!(shown(case, "DevicePolicy"), "strict");
+    assert!(shown(case, "DeviceAllow").contains("/dev/char/1:11 w"));
+    let reload = Command::new("systemctl").arg("daemon-reload").status();
+    assert!(reload.unwrap().success());
+    let process = case.process(&["sh", "-c", "(exec 3</kmsg) 2>/dev/null || echo no"]);
+    assert_eq!(case.exec(process), (0, "no\n".to_owned()));
 }
 
 fn let_it_make_nodes(case: &mut Case) {

@@ -109,6 +109,9 @@ const DEFAULTS: [(&str, Device, u8); 11] = [
     ("", Device::char(Some(10), Some(200)), Access::ALL),
 ];
 
+/// What a rule of the spec is about: types (block or not), devices, accesses.
+type Read = (&'static [bool], Device, Access);
+
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
 }
@@ -148,11 +151,8 @@ impl Rules {
         Ok(rules)
     }
 
-    /// One rule of the spec: the types of devices it is about (block or not), the
-    /// devices with any type, and the accesses; nothing when it is about everything.
-    fn read(
-        rule: &LinuxDeviceCgroup,
-    ) -> std::result::Result<Option<(&'static [bool], Device, Access)>, String> {
+    /// One rule of the spec; nothing when it is about everything.
+    fn read(rule: &LinuxDeviceCgroup) -> std::result::Result<Option<Read>, String> {
         let access = rule.access().as_deref().unwrap_or_default();
         let access = Access::parse(access)
             .ok_or_else(|| format!("access {access:?} is not made of r, w and m"))?;
