@@ -47,8 +47,13 @@ fn main() -> Result<ExitCode> {
         return Ok(verdict(&report));
     }
     let begun = Instant::now();
-    let report = gaps::run(&options.choice, &cases)?;
+    let mut report = gaps::run(&options.choice, &cases)?;
     report.write(&options.out)?;
+    let vm = options.out.join("report-vm.json");
+    if vm.exists() {
+        report.add(Report::read(&vm)?);
+        report.write_table(&options.out)?;
+    }
     println!("{}", report.table());
     let mut slow: Vec<_> = report.0.iter().collect();
     slow.sort_by_key(|entry| std::cmp::Reverse(entry.took));

@@ -53,6 +53,8 @@ pub struct Bundle {
     pub before: Option<String>,
     /// How containerd's default spec is changed.
     pub changes: Vec<Change>,
+    /// Whether some time passes between Create and Start.
+    pub settles: bool,
     /// What its first process does.
     pub program: Program,
     /// What is looked at, in this order.
@@ -203,6 +205,13 @@ impl Case {
     #[must_use]
     pub fn default_seccomp(self) -> Self {
         self.spec(|spec| spec.set("/linux/seccomp", super::run::CONTAINERDS_PROFILE))
+    }
+
+    /// Started only when what dies after Create has died: else runc's words
+    /// depend on who is faster.
+    #[must_use]
+    pub fn settles(self) -> Self {
+        self.with(|bundle| bundle.settles = true)
     }
 
     /// With systemd's cgroup driver.

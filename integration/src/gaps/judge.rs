@@ -46,7 +46,7 @@ fn translate(runc: &Value, reprise: &mut Value, other_words: &mut Vec<String>) {
         (Value::Object(a), Value::Object(b)) => {
             for (key, ours) in b.iter_mut() {
                 let Some(runcs) = a.get(key) else { continue };
-                if let ("cause", Value::String(said), Value::String(says)) =
+                if let ("cause" | "message" | "start", Value::String(said), Value::String(says)) =
                     (key.as_str(), runcs, &mut *ours)
                 {
                     if said != says && words::tells_all(says, said) {

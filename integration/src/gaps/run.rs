@@ -6,11 +6,17 @@ use super::spec::Spec;
 use super::words;
 use crate::containerd::NewTask;
 use crate::grpc::Refused;
+use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::fs;
+use std::time::Duration;
 
 /// Stands for containerd's own seccomp profile in a spec.
 pub(super) const CONTAINERDS_PROFILE: &str = "containerd's own";
+
+/// How long a runtime's own process may take to die of a profile before Start.
+const SETTLES: Duration = Duration::from_millis(500);
 
 /// A container of a case, from its layer to what is left of it.
 #[derive(Debug)]
@@ -76,7 +82,9 @@ impl<'p> Run<'p> {
     /// When something fails that is no part of the case.
     pub(super) fn looked_at(mut self, bundle: &Bundle, extra: &[Exec]) -> Result<Value> {
         if let Came::Started(pid, heard) = self.start(bundle)? {
-            let looked = self.look(bundle, extra, pid);
+            let looked = self
+                .is_its_program(pid)
+                .and_then(|()| self.look(bundle, extra, pid));
             self.end(heard, false)?;
             looked?;
         }
@@ -122,6 +130,9 @@ impl<'p> Run<'p> {
                 return Ok(Came::Refused);
             }
         };
+        if bundle.settles {
+            std::thread::sleep(SETTLES);
+        }
         if let Err(refused) = api.start(place.id(), "") {
             self.seen["start"] = self.refused(&refused);
             self.remove()?;
@@ -132,6 +143,20 @@ impl<'p> Run<'p> {
             return Ok(Came::Refused);
         }
         Ok(Came::Started(pid, heard))
+    }
+
+    /// Waits until the process is the container's program: both runtimes answer
+    /// Start a moment before their own process becomes it.
+    fn is_its_program(&self, pid: u32) -> Result<()> {
+        let exe = self.place.stand().node().path(format!("/proc/{pid}/exe"));
+        wait_for("the container's program", Duration::from_secs(10), || {
+            let Ok(program) = fs::read_link(&exe) else {
+                return Ok(Some(())); // It has ended, which the looks will tell.
+            };
+            let program = program.to_string_lossy();
+            let is_runtime = ["runc", "reprise"].iter().any(|own| program.contains(own));
+            Ok((!is_runtime).then_some(()))
+        })
     }
 
     fn look(&mut self, bundle: &Bundle, extra: &[Exec], pid: u32) -> Result<()> {

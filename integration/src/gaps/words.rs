@@ -32,7 +32,13 @@ pub(super) fn cause(message: &str, id: &str) -> String {
     for words in PASSED_ON {
         rest = rest.replace(words, "");
     }
-    for counted in ["dstFd=/proc/thread-self/fd/", "usage: ", "ns/net:["] {
+    for counted in [
+        "dstFd=/proc/thread-self/fd/",
+        "usage: ",
+        "ns/net:[",
+        "nsexec-0[",
+        "nsexec-1[",
+    ] {
         rest = without_numbers(&rest, counted);
     }
     rest = without_long_ids(&rest);

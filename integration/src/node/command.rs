@@ -52,8 +52,11 @@ impl Node {
     /// `reprise` on its PATH and pointed at this node.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
+        // Whoever started the tests may ignore signals, and runc hands that on to
+        // its containers: nodes do not depend on it.
+        let mut command = Command::new("env");
         command
+            .args(["--default-signal", "nsenter"])
             .args(["--mount", "--net", "--pid", "--cgroup", "--target"])
             .arg(self.init.to_string())
             .arg("--");

@@ -338,7 +338,11 @@ fn cri_start(
     seen["exit"] = json!(status.exit_code);
     seen["reason"] = json!(status.reason);
     seen["message"] = cause(stand, &status.message, container.id());
-    seen["log"] = json!(container.log().unwrap_or_default());
+    // Two streams, and who of them is logged first is up to containerd.
+    let log = container.log().unwrap_or_default();
+    let mut lines: Vec<&str> = log.lines().collect();
+    lines.sort_unstable();
+    seen["log"] = json!(lines);
     Ok(seen)
 }
 

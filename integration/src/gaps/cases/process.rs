@@ -268,29 +268,32 @@ fn labels() -> Vec<Case> {
 
 /// What else a spec sets on its processes.
 fn settings() -> Vec<Case> {
-    let set = |name, pointer: &'static str, value: Value| {
+    let one = |name, pointer: &'static str, value: Value| {
         Case::new(35, name)
             .spec(move |spec| spec.set(pointer, value.clone()))
             .runs(SET)
             .exec("exec", SET)
-            .restored()
     };
+    let set = |name, pointer, value| one(name, pointer, value).restored();
     vec![
-        set(
+        one(
             "personality LINUX",
             "/linux/personality",
             json!({ "domain": "LINUX" }),
-        ),
-        set(
+        )
+        .cold_because("a personality"),
+        one(
             "personality LINUX32",
             "/linux/personality",
             json!({ "domain": "LINUX32" }),
-        ),
-        set(
+        )
+        .cold_because("a personality"),
+        one(
             "personality with flags",
             "/linux/personality",
             json!({ "domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"] }),
-        ),
+        )
+        .cold_because("a personality"),
         set(
             "an unknown personality",
             "/linux/personality",
@@ -327,16 +330,18 @@ fn settings() -> Vec<Case> {
         ),
         set("oom_score_adj", "/process/oomScoreAdj", json!(500)),
         set("oom_score_adj 0", "/process/oomScoreAdj", json!(0)),
-        set(
+        one(
             "io priority",
             "/process/ioPriority",
             json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }),
-        ),
-        set(
+        )
+        .cold_because("an I/O priority"),
+        one(
             "scheduler",
             "/process/scheduler",
             json!({ "policy": "SCHED_BATCH", "nice": 5 }),
-        ),
+        )
+        .cold_because("a scheduler"),
         set(
             "an unknown scheduler",
             "/process/scheduler",

@@ -202,6 +202,7 @@ fn denying() -> Vec<Case> {
             .runs("echo begun"),
         Case::new(21, "a profile that denies write and close")
             .spec(|spec| spec.deny(&["write", "close"]).args(&["/bin/true"]))
+            .settles()
             .runs_own(),
         Case::new(21, "a profile that kills whoever writes")
             .spec(|spec| {
@@ -212,6 +213,7 @@ fn denying() -> Vec<Case> {
                     json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": killing }),
                 )
             })
+            .settles()
             .runs("echo begun"),
     ]
 }

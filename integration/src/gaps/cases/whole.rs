@@ -70,9 +70,7 @@ pub(super) fn signals_after_the_end(stand: &Stand, runtime: Runtime) -> Result<V
     let (api, id) = (stand.api(), place.id());
     let bundle = Bundle::default();
     let heard = place.output("init", false)?;
-    let mut spec = stand.spec(&place);
-    spec.args(&["/bin/true"]);
-    let spec = spec.filled(|text| place.fill(text));
+    let spec = stand.spec(&place).filled(|text| place.fill(text));
     let rootfs = stand.rootfs(&bundle, id)?;
     let told = |refused: Result<(), crate::grpc::Refused>| match refused {
         Ok(()) => json!("ok"),
@@ -92,6 +90,7 @@ pub(super) fn signals_after_the_end(stand: &Stand, runtime: Runtime) -> Result<V
     let mut seen = json!({ "delete of what never started": told(api.delete_exec(id, "nope")) });
     api.start(id, "")?;
     seen["start again"] = told(api.start(id, "").map(drop));
+    seen["kill"] = told(api.kill(id));
     seen["exit"] = json!(api.wait(id, "")?);
     seen["kill after the end"] = told(api.kill(id));
     seen["kill of an exec that never was"] = told(api.kill_one(id, "nope", 9));
