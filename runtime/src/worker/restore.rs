@@ -21,6 +21,7 @@ use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req_type, Ext_mount_map
 use super::child::Held;
 use super::criu::{Criu, Event, Notification};
 use super::dump::{common_options, open_dir};
+use super::executor;
 use super::ground::{Clock, Ground};
 use super::layout::Layout;
 use super::protocol::{Create, Stdio, Timing};
@@ -166,6 +167,9 @@ impl Restored {
             before.cgroups = self.ground.cgroup.doors()?;
         }
         before.keep = inherited.iter().map(|(_, fd)| *fd).collect();
+        // CRIU keeps no keyrings: what it restores has the one that it is started
+        // with, which else would be the node's.
+        executor::join_keyring(&self.create.id, true, false).map_err(Error::internal)?;
         let doing = format!("restore container {}", self.create.id);
         self.criu = Some(Criu::spawn(
             &self.create.criu,

@@ -30,7 +30,11 @@ pub(super) fn close_strays(keep: &[i32]) {
 }
 
 /// A session keyring of the container's own, named as runc names it.
-pub(super) fn join_keyring(id: &str, is_init: bool, in_user_namespace: bool) -> Inside<()> {
+pub(in crate::worker) fn join_keyring(
+    id: &str,
+    is_init: bool,
+    in_user_namespace: bool,
+) -> Inside<()> {
     match sys::join_session_keyring(&format!("_ses.{id}")) {
         Ok(ring) if is_init => sys::allow_keyring_search(ring, in_user_namespace)
             .map_err(|e| format!("unable to mod keyring permissions: {}", words(e))),

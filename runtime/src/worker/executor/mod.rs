@@ -47,6 +47,7 @@ use crate::namespaces::{self, Namespace};
 use crate::sys;
 
 pub(super) use agent::Agent;
+pub(super) use inside::join_keyring;
 pub(super) use line::{Desk, Line, Who, open as open_line};
 pub(super) use scheduling::{bind, parse_set};
 
