@@ -18,6 +18,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The request does not fit the state that the container is in.
     FailedPrecondition,
+    /// The container has ended, and nothing more can begin in it.
+    Ended,
     /// The request itself is wrong.
     InvalidArgument,
     /// Reprise does not do this.

@@ -62,7 +62,7 @@ impl<S> Exec<S> {
             Self::Added { spec } => Ok(spec),
             other => {
                 *self = other;
-                Err(self.refused("be started"))
+                Err(self.refused("start"))
             }
         }
     }
@@ -99,21 +99,21 @@ impl<S> Exec<S> {
             Self::Added { .. } => Ok((0, None)),
             Self::Exited { pid, exit } => Ok((pid, Some(exit))),
             Self::Starting | Self::Running { .. } | Self::Exiting { .. } => {
-                Err(self.refused("be deleted"))
+                Err(self.refused("delete"))
             }
         }
     }
 
     fn refused(&self, what: &str) -> Error {
         let state = match self {
-            Self::Added { .. } => "not started",
-            Self::Starting => "being started",
+            Self::Added { .. } => "created",
+            Self::Starting => "starting",
             Self::Running { .. } => "running",
             Self::Exiting { .. } | Self::Exited { .. } => "stopped",
         };
         Error::new(
             ErrorKind::FailedPrecondition,
-            format!("The process is {state} and cannot {what}"),
+            format!("cannot {what} a {state} process"),
         )
     }
 }

@@ -27,39 +27,25 @@ const GENERIC_OPTIONS: &str = "runtimeoptions.v1.Options";
 
 /// An error as ttrpc has it: its code, and one line that names the container.
 pub(crate) fn to_status(container: &str, error: &Error) -> ttrpc::Error {
-    status(code(error.kind), container, error)
-}
-
-/// The same for Create, Exec and Start. runc's shim has a code there only for what
-/// is missing or exists already, and clients may be written for that. Of "Unimplemented"
-/// containerd would ask again in an older version of the protocol, and tell the user of
-/// that failure instead of ours.
-pub(crate) fn to_start_status(container: &str, error: &Error) -> ttrpc::Error {
-    let code = match error.kind {
-        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Unavailable => code(error.kind),
-        ErrorKind::FailedPrecondition
-        | ErrorKind::InvalidArgument
-        | ErrorKind::Unimplemented
-        | ErrorKind::Internal => ttrpc::Code::UNKNOWN,
-    };
-    status(code, container, error)
-}
-
-fn status(code: ttrpc::Code, container: &str, error: &Error) -> ttrpc::Error {
     let line = error.message.lines().collect::<Vec<_>>().join("; ");
     let line = format!("container {container}: {line}");
-    ttrpc::Error::RpcStatus(ttrpc::get_status(code, line))
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code(error.kind), line))
 }
 
+/// The codes of runc's shim, for which clients may be written. What its runtime refuses,
+/// or the state of a container does not allow, is a plain error there. Of
+/// "Unimplemented" containerd would ask again in an older version of the protocol, and
+/// tell the user of that failure instead of ours.
 fn code(kind: ErrorKind) -> ttrpc::Code {
     match kind {
         ErrorKind::NotFound => ttrpc::Code::NOT_FOUND,
         ErrorKind::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
-        ErrorKind::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
-        ErrorKind::InvalidArgument => ttrpc::Code::INVALID_ARGUMENT,
-        ErrorKind::Unimplemented => ttrpc::Code::UNIMPLEMENTED,
+        ErrorKind::Ended => ttrpc::Code::FAILED_PRECONDITION,
         ErrorKind::Unavailable => ttrpc::Code::UNAVAILABLE,
-        ErrorKind::Internal => ttrpc::Code::INTERNAL,
+        ErrorKind::FailedPrecondition
+        | ErrorKind::InvalidArgument
+        | ErrorKind::Unimplemented
+        | ErrorKind::Internal => ttrpc::Code::UNKNOWN,
     }
 }
 
@@ -146,8 +132,14 @@ fn runc_options(options: Option<&Any>) -> Result<oci::Options> {
 pub(crate) fn exec(request: api::ExecProcessRequest) -> Result<ExecRequest> {
     checked_id(&request.exec_id, "process id")?;
     let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-    let mut process = worker::load_process(spec.unwrap_or_default())?;
-    process.set_terminal(Some(request.terminal));
+    let spec = spec.unwrap_or_default();
+    // What is no JSON is refused here.
+    serde_json::from_slice::<serde::de::IgnoredAny>(spec)
+        .map_err(|e| invalid(format!("cannot read the process to execute: {e}")))?;
+    let process = worker::load_process(spec).map(|mut process| {
+        process.set_terminal(Some(request.terminal));
+        process
+    });
     Ok(ExecRequest {
         exec: request.exec_id,
         process,
@@ -335,18 +327,17 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_code() {
+    fn every_kind_has_the_code_of_runcs_shim() {
         let codes = [
             (ErrorKind::NotFound, ttrpc::Code::NOT_FOUND),
             (ErrorKind::AlreadyExists, ttrpc::Code::ALREADY_EXISTS),
-            (
-                ErrorKind::FailedPrecondition,
-                ttrpc::Code::FAILED_PRECONDITION,
-            ),
-            (ErrorKind::InvalidArgument, ttrpc::Code::INVALID_ARGUMENT),
-            (ErrorKind::Unimplemented, ttrpc::Code::UNIMPLEMENTED),
+            (ErrorKind::Ended, ttrpc::Code::FAILED_PRECONDITION),
             (ErrorKind::Unavailable, ttrpc::Code::UNAVAILABLE),
-            (ErrorKind::Internal, ttrpc::Code::INTERNAL),
+            // Plain errors of runc's shim.
+            (ErrorKind::FailedPrecondition, ttrpc::Code::UNKNOWN),
+            (ErrorKind::InvalidArgument, ttrpc::Code::UNKNOWN),
+            (ErrorKind::Unimplemented, ttrpc::Code::UNKNOWN),
+            (ErrorKind::Internal, ttrpc::Code::UNKNOWN),
         ];
         for (kind, expected) in codes {
             let ttrpc::Error::RpcStatus(status) = to_status("c1", &Error::new(kind, "a\nb")) else {
@@ -354,25 +345,6 @@ mod tests {
             };
             assert_eq!(status.code(), expected);
             assert_eq!(status.message, "container c1: a; b");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_started_has_the_code_that_runcs_shim_gives_it() {
-        let codes = [
-            (ErrorKind::NotFound, ttrpc::Code::NOT_FOUND),
-            (ErrorKind::AlreadyExists, ttrpc::Code::ALREADY_EXISTS),
-            (ErrorKind::FailedPrecondition, ttrpc::Code::UNKNOWN),
-            (ErrorKind::InvalidArgument, ttrpc::Code::UNKNOWN),
-            (ErrorKind::Unimplemented, ttrpc::Code::UNKNOWN),
-            (ErrorKind::Internal, ttrpc::Code::UNKNOWN),
-        ];
-        for (kind, expected) in codes {
-            let error = Error::new(kind, "why");
-            let ttrpc::Error::RpcStatus(status) = to_start_status("c1", &error) else {
-                panic!("not a status");
-            };
-            assert_eq!(status.code(), expected);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
+use reprise_runtime::Result;
 use reprise_runtime::rootfs::RootfsMount;
 
 use crate::folder::Folder;
@@ -33,7 +34,8 @@ pub(crate) struct CreateRequest {
 #[derive(Debug, Clone)]
 pub(crate) struct ExecRequest {
     pub(crate) exec: String,
-    pub(crate) process: Process,
+    /// What is wrong with it is told when it is started.
+    pub(crate) process: Result<Process>,
     pub(crate) stdio: Paths,
 }
 

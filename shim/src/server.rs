@@ -54,7 +54,7 @@ impl Service {
         self.containers()
             .get(id)
             .cloned()
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "It does not exist in this shim"))
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "container not created"))
     }
 
     /// Passes a request on to its container.
@@ -71,7 +71,8 @@ impl Service {
         let id = request.id.clone();
         let answer = match self.containers().entry(id.clone()) {
             Entry::Occupied(_) => {
-                return Err(Error::new(ErrorKind::AlreadyExists, "It exists already"));
+                let why = "container with given ID already exists";
+                return Err(Error::new(ErrorKind::FailedPrecondition, why));
             }
             Entry::Vacant(place) => {
                 let (handle, answer) = driver::create(&self.context, request);
@@ -125,7 +126,7 @@ impl Task for Service {
         let made = made
             .await
             .unwrap_or_else(|e| Err(Error::because("Create broke off", &e)));
-        let pid = made.map_err(|error| protocol::to_start_status(&id, &error))?;
+        let pid = made.map_err(|error| protocol::to_status(&id, &error))?;
         Ok(api::CreateTaskResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
@@ -141,7 +142,7 @@ impl Task for Service {
         let started = self.pass_on(&request.id, |reply| Ask::Start(exec, reply));
         let pid = started
             .await
-            .map_err(|error| protocol::to_start_status(&request.id, &error))?;
+            .map_err(|error| protocol::to_status(&request.id, &error))?;
         Ok(api::StartResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
@@ -268,7 +269,7 @@ impl Task for Service {
             }
             Err(error) => Err(error),
         };
-        added.map_err(|error| protocol::to_start_status(&id, &error))?;
+        added.map_err(|error| protocol::to_status(&id, &error))?;
         Ok(api::Empty::new())
     }
 

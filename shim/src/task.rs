@@ -139,7 +139,7 @@ impl<H> Task<H> {
             Self::Created { held, .. } => Ok(held),
             other => {
                 *self = other;
-                Err(self.refused("be started"))
+                Err(self.refused("start a {} process"))
             }
         }
     }
@@ -210,7 +210,7 @@ impl<H> Task<H> {
     /// Pause was asked for.
     pub(crate) fn pause(&mut self) -> Result<(), Error> {
         let Self::Running { pid } = *self else {
-            return Err(self.refused("be paused"));
+            return Err(self.refused("pause a {} container"));
         };
         *self = Self::Pausing { pid };
         Ok(())
@@ -230,7 +230,7 @@ impl<H> Task<H> {
     /// Resume was asked for.
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
         let Self::Paused { pid } = *self else {
-            return Err(self.refused("be resumed"));
+            return Err(self.refused("resume a {} container"));
         };
         *self = Self::Resuming { pid };
         Ok(())
@@ -252,7 +252,7 @@ impl<H> Task<H> {
         let (pid, paused) = match *self {
             Self::Running { pid } => (pid, false),
             Self::Paused { pid } => (pid, true),
-            _ => return Err(self.refused("be checkpointed")),
+            _ => return Err(self.refused("checkpoint a {} container")),
         };
         *self = Self::Checkpointing { pid, paused };
         Ok(pid)
@@ -275,7 +275,7 @@ impl<H> Task<H> {
             Self::Running { .. }
             | Self::Resuming { .. }
             | Self::Checkpointing { paused: false, .. } => Ok(()),
-            _ => Err(self.refused("run another process")),
+            _ => Err(self.refused("exec in a {} state")),
         }
     }
 
@@ -284,7 +284,7 @@ impl<H> Task<H> {
         if self.is_alive() {
             Ok(())
         } else {
-            Err(self.refused("be updated"))
+            Err(self.refused("update a {} container"))
         }
     }
 
@@ -303,7 +303,7 @@ impl<H> Task<H> {
                     _ => Ok(None),
                 }
             }
-            _ => Err(self.refused("be deleted")),
+            _ => Err(self.refused("delete a {} process")),
         }
     }
 
@@ -314,23 +314,22 @@ impl<H> Task<H> {
         }
     }
 
+    /// In the words of runc's shim; `what` has `{}` where the state belongs.
     fn refused(&self, what: &str) -> Error {
         let state = match self {
-            Self::Preparing => "still being created",
-            Self::Created { .. } => "created but not started",
-            Self::Starting { .. } => "being started",
+            Self::Preparing => "half-created",
+            Self::Created { .. } => "created",
+            Self::Starting { .. } => "starting",
             Self::Running { .. } => "running",
-            Self::Pausing { .. } => "being paused",
+            Self::Pausing { .. } => "pausing",
             Self::Paused { .. } => "paused",
-            Self::Resuming { .. } => "being resumed",
-            Self::Checkpointing { .. } => "being checkpointed",
+            Self::Resuming { .. } => "resuming",
+            Self::Checkpointing { .. } => "checkpointing",
             Self::Exiting { .. } | Self::Exited { .. } => "stopped",
-            Self::Removing { .. } => "being deleted",
+            Self::Removing { .. } => "deleting",
         };
-        Error::new(
-            ErrorKind::FailedPrecondition,
-            format!("The container is {state} and cannot {what}"),
-        )
+        let message = format!("cannot {}", what.replace("{}", state));
+        Error::new(ErrorKind::FailedPrecondition, message)
     }
 }
 
@@ -482,9 +481,6 @@ mod tests {
         let mut task: Task<()> = Task::Running { pid: 3 };
         let error = task.delete(Exit::now(137)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::FailedPrecondition);
-        assert_eq!(
-            error.message,
-            "The container is running and cannot be deleted"
-        );
+        assert_eq!(error.message, "cannot delete a running process");
     }
 }

@@ -41,6 +41,12 @@ pub(super) fn cause(message: &str, id: &str) -> String {
     ] {
         rest = without_numbers(&rest, counted);
     }
+    for call in [
+        "lookup mountpoint target: securejoin.OpenInRoot ",
+        "openat2 ",
+    ] {
+        rest = without_call(&rest, call);
+    }
     rest = without_long_ids(&rest);
     // Where the runtime keeps a rootfs is nothing to the user: paths are the container's.
     rest = rest.replace(
@@ -90,8 +96,8 @@ const TRANSLATED: [(&str, &str); 6] = [
         "access \"x\" is not made of r, w and m",
     ),
     (
-        "unable to set memory limit to 4096 (current usage",
-        "\"4096\" to /sys/fs/cgroup/memory/",
+        "failed to setns into net namespace: Invalid argument",
+        "failed to setns into net namespace: Invalid argument",
     ),
     (
         "cannot punch hole in existing wildcard rule",
@@ -136,6 +142,17 @@ pub(super) fn times_named(message: &str, id: &str) -> usize {
 #[must_use]
 pub(super) fn code(code: Code) -> String {
     format!("{code:?}")
+}
+
+/// A text without a call of Go's that failed, and the path that it was given.
+fn without_call(text: &str, call: &str) -> String {
+    let Some((before, after)) = text.split_once(call) else {
+        return text.to_owned();
+    };
+    match after.split_once(": ") {
+        Some((_, reason)) => format!("{before}{reason}"),
+        None => text.to_owned(),
+    }
 }
 
 /// A text without the ids that the CRI makes up: 64 hexadecimal digits.

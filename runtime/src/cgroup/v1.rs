@@ -177,8 +177,7 @@ fn memory_limit(dir: &Path, value: i64) -> Result<()> {
         Error::new(
             ErrorKind::FailedPrecondition,
             format!(
-                "{}; {} bytes are in use now, {} at most so far",
-                error.message,
+                "unable to set memory limit to {value} (current usage: {}, peak usage: {})",
                 read("memory.usage_in_bytes"),
                 read("memory.max_usage_in_bytes")
             ),

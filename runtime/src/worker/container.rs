@@ -328,12 +328,8 @@ fn executor_process(asked: &Process, spec: &Spec) -> Process {
     if process.selinux_label().is_none() {
         process.set_selinux_label(init.selinux_label().clone());
     }
-    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
-        process.set_rlimits(init.rlimits().clone());
-    }
-    if process.oom_score_adj().is_none() {
-        process.set_oom_score_adj(init.oom_score_adj());
-    }
+    // Its limits are its own, and its score is init's.
+    process.set_oom_score_adj(init.oom_score_adj());
     if process.scheduler().is_none() {
         process.set_scheduler(init.scheduler().clone());
     }

@@ -30,6 +30,7 @@ use super::copy::{self, names_in};
 use super::criu::{Criu, Event, Notification};
 use super::ground::Clock;
 use super::layout::{self, Layout};
+use super::prepare;
 use super::protocol::{Dump, Dumped};
 use super::record::{self, Kind, Record, SHARED_MEMORY};
 use super::workdir::WorkDir;
@@ -68,8 +69,7 @@ struct Dumping<'a> {
 
 impl<'a> Dumping<'a> {
     fn prepare(command: &'a Dump) -> Result<Self> {
-        let config = command.bundle.join("config.json");
-        let spec = Spec::load(&config).doing(format!("Cannot read {}", config.display()))?;
+        let (spec, _) = prepare::load_spec(&command.bundle.join("config.json"))?;
         refuse_shared_pids(command.pid)?;
         let root = PathBuf::from(format!("/proc/{}/root", command.pid));
         let layout = Layout::of(&spec, &root);

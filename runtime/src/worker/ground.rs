@@ -76,8 +76,8 @@ impl Ground {
         let cgroup = Cgroup::of(&spec, &create.id)?;
         if paths.state.exists() {
             return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("container {} exists already", create.id),
+                ErrorKind::FailedPrecondition,
+                "container with given ID already exists",
             ));
         }
         clock.step("load_spec");

@@ -20,6 +20,11 @@ pub(super) fn spec(spec: &mut Value) -> Result<Vec<String>, String> {
             format!("namespace {{{name:?} {path:?}}} does not exist")
         })?;
     }
+    for device in each(linux.get("devices")) {
+        one_of(text(device, "type"), &DEVICES, |name| {
+            format!("invalid device type {name:?}")
+        })?;
+    }
     if linux.get("seccomp").is_some_and(is_empty_profile) {
         linux.remove("seccomp");
     }
@@ -47,18 +52,12 @@ pub(super) fn spec(spec: &mut Value) -> Result<Vec<String>, String> {
 /// Puts a process right, of a spec or to be executed.
 pub(super) fn process(process: &mut Value) -> Result<Vec<String>, String> {
     drop_nulls(process);
-    let mut warnings = Vec::new();
+    let warnings = capabilities(process);
     let Some(process) = process.as_object_mut() else {
         return Ok(warnings);
     };
     process.entry("user").or_insert_with(|| json!({}));
     process.entry("cwd").or_insert_with(|| json!(""));
-    if let Some(sets) = process
-        .get_mut("capabilities")
-        .and_then(Value::as_object_mut)
-    {
-        drop_unknown_capabilities(sets, &mut warnings);
-    }
     for limit in each(process.get("rlimits")) {
         let name = text(limit, "type");
         if serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(json!(name)).is_err() {
@@ -85,6 +84,7 @@ pub(super) fn process(process: &mut Value) -> Result<Vec<String>, String> {
 const NAMESPACES: [&str; 8] = [
     "pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time",
 ];
+const DEVICES: [&str; 5] = ["a", "b", "c", "u", "p"];
 const IO_CLASSES: [&str; 3] = ["IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"];
 const MEMORY_MODES: [&str; 7] = [
     "MPOL_DEFAULT",
@@ -252,17 +252,29 @@ fn mend_affinity(affinity: &mut Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-fn drop_unknown_capabilities(sets: &mut Map<String, Value>, warnings: &mut Vec<String>) {
-    for list in sets.values_mut().filter_map(Value::as_array_mut) {
+/// Leaves out of a process the capabilities that runc does not know. Our parser takes
+/// them in small letters and without `CAP_` too, and would grant what runc does not.
+pub(super) fn capabilities(process: &mut Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let sets = process
+        .get_mut("capabilities")
+        .and_then(Value::as_object_mut);
+    let lists = sets.into_iter().flat_map(Map::values_mut);
+    for list in lists.filter_map(Value::as_array_mut) {
         list.retain(|name| {
-            let known =
-                serde_json::from_value::<oci_spec::runtime::Capability>(name.clone()).is_ok();
+            let known = is_capability(name);
             if !known {
                 warnings.push(format!("unknown capability {name} ignored"));
             }
             known
         });
     }
+    warnings
+}
+
+fn is_capability(name: &Value) -> bool {
+    let parsed = serde_json::from_value::<oci_spec::runtime::Capability>(name.clone());
+    parsed.is_ok_and(|cap| name.as_str() == Some(&format!("CAP_{cap}")))
 }
 
 /// To Go's parser null is absence.
@@ -374,5 +386,15 @@ mod tests {
         assert_eq!(affinity.initial().as_deref(), Some("0,1"));
         assert_eq!(*affinity.cpu_affinity_final(), None);
         assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
+    }
+
+    #[test]
+    fn capabilities_have_runcs_names_only() {
+        let mut process = json!({
+            "capabilities": {"bounding": ["CAP_KILL", "chown", "CHOWN", "cap_kill", "Cap_Kill"]},
+        });
+        let warnings = capabilities(&mut process);
+        assert_eq!(process["capabilities"]["bounding"], json!(["CAP_KILL"]));
+        assert_eq!(warnings.len(), 4);
     }
 }

@@ -13,7 +13,7 @@ use oci_spec::runtime::{
 
 use super::hooks::When;
 use super::tree::Void;
-use super::{mend, spec_json};
+use super::{executor, mend, spec_json};
 use crate::cgroup::{Cgroup, given};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::namespaces::{self, Namespace};
@@ -36,11 +36,15 @@ pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
     if let Some(resources) = value.pointer_mut("/linux/resources") {
         given::fit(resources);
     }
+    let mut warnings = value
+        .get_mut("process")
+        .map(mend::capabilities)
+        .unwrap_or_default();
     if let Ok(spec) = serde_json::from_value(value.clone()) {
-        return Ok((spec, Vec::new()));
+        return Ok((spec, warnings));
     }
-    let warnings =
-        mend::spec(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
+    let mended = mend::spec(&mut value);
+    warnings.extend(mended.map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?);
     let spec = serde_json::from_value(value).map_err(|e| invalid(&e))?;
     Ok((spec, warnings))
 }
@@ -50,14 +54,15 @@ pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
 /// # Errors
 /// It is none.
 pub fn load_process(text: &[u8]) -> Result<Process> {
-    if let Ok(process) = serde_json::from_slice(text) {
-        return Ok(process);
-    }
     let invalid = |e: &serde_json::Error| {
         Error::because("cannot read the process to execute", e)
             .with_kind(ErrorKind::InvalidArgument)
     };
     let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|e| invalid(&e))?;
+    mend::capabilities(&mut value);
+    if let Ok(process) = serde_json::from_value(value.clone()) {
+        return Ok(process);
+    }
     mend::process(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
     serde_json::from_value(value).map_err(|e| invalid(&e))
 }
@@ -72,8 +77,9 @@ pub(super) fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     })?;
     let path = bundle.join(root.path());
     std::fs::canonicalize(&path).map_err(|e| {
-        Error::because(format!("cannot find the rootfs {}", path.display()), &e)
-            .with_kind(ErrorKind::InvalidArgument)
+        let why = executor::words(nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0)));
+        let message = format!("invalid rootfs: stat {}: {why}", path.display());
+        Error::new(ErrorKind::InvalidArgument, message)
     })
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use oci_spec::runtime::{
     Linux, LinuxNamespaceType, LinuxSchedulerPolicy, MemoryPolicyModeType, Process, Scheduler, Spec,
 };
@@ -41,10 +42,37 @@ pub(super) fn check(spec: &Spec) -> std::result::Result<Vec<String>, String> {
             return Err(format!("invalid ioPriority.Priority: {priority}"));
         }
     }
-    match spec.linux() {
-        Some(linux) => check_memory_policy(linux).map(|()| warnings),
-        None => Ok(warnings),
+    if let Some(linux) = spec.linux() {
+        check_memory_policy(linux)?;
+        check_joined(linux)?;
     }
+    Ok(warnings)
+}
+
+/// Namespaces that are joined are there, and are some. Only looked at: opening what
+/// a path leads to may block.
+fn check_joined(linux: &Linux) -> Checked {
+    for namespace in linux.namespaces().iter().flatten() {
+        let Some(path) = namespace.path().as_ref() else {
+            continue;
+        };
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        if let Err(e) = nix::sys::stat::lstat(path) {
+            let (path, why) = (path.display(), executor::words(e));
+            return Err(format!(
+                "unable to create new parent process: namespace path: lstat {path}: {why}"
+            ));
+        }
+        if statfs(path).is_ok_and(|fs| fs.filesystem_type() != NSFS_MAGIC) {
+            let name = namespace.typ();
+            return Err(format!(
+                "failed to setns into {name} namespace: Invalid argument"
+            ));
+        }
+    }
+    Ok(())
 }
 
 const NO_SELINUX: &str =
@@ -94,9 +122,10 @@ fn check_linux(linux: &Linux) -> std::result::Result<Vec<String>, String> {
     for namespace in linux.namespaces().iter().flatten() {
         if !seen.insert(namespace.typ()) {
             let path = namespace.path().clone().unwrap_or_default();
+            // Its name in a spec is not the one that our parser prints.
+            let name = serde_json::to_value(namespace.typ()).map_err(|e| e.to_string())?;
             return Err(format!(
-                "malformed spec file: duplicated ns {{{:?} {path:?}}}",
-                namespace.typ().to_string()
+                "malformed spec file: duplicated ns {{{name} {path:?}}}"
             ));
         }
     }

@@ -24,7 +24,7 @@ impl Container {
         if self.execs.contains_key(&request.exec) {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
-                format!("Process {} exists already", request.exec),
+                format!("id {}: already exists", request.exec),
             ));
         }
         // One may be added before the container runs; it cannot start then.
@@ -50,9 +50,9 @@ impl Container {
     }
 
     pub(super) fn start_exec(&mut self, id: String, reply: Reply<i32>) {
-        let began = self.task.may_exec().and_then(|()| {
-            let exec = self.exec(&id)?;
-            Ok((exec.state.start()?, exec.stdio.clone()))
+        let began = self.may_start_exec(&id).and_then(|exec| {
+            let process = exec.state.start()?;
+            Ok((process, exec.stdio.clone()))
         });
         let (process, stdio) = match began {
             Ok(began) => began,
@@ -61,7 +61,10 @@ impl Container {
         let context = Arc::clone(&self.context);
         let request = Arc::clone(&self.request);
         self.beside(async move {
-            let result = run(&context, &request, &id, *process, &stdio).await;
+            let result = match *process {
+                Ok(process) => run(&context, &request, &id, process, &stdio).await,
+                Err(error) => Err(error),
+            };
             Done::ExecStarted(id, result, reply)
         });
     }
@@ -143,6 +146,16 @@ impl Container {
         self.exec_is_over();
     }
 
+    fn may_start_exec(&mut self, id: &str) -> Result<&mut ExecProcess> {
+        if self.task.exit().is_some() {
+            let message = "Its init process is not running";
+            return Err(Error::new(ErrorKind::Ended, message));
+        }
+        let allowed = self.task.may_exec();
+        let exec = self.exec(id)?;
+        allowed.map(|()| exec)
+    }
+
     pub(super) fn delete_exec(&mut self, id: &str) -> Result<(i32, Exit)> {
         let (pid, exit) = self.exec(id)?.state.delete()?;
         self.execs.remove(id);
@@ -150,9 +163,10 @@ impl Container {
     }
 
     pub(super) fn exec(&mut self, id: &str) -> Result<&mut ExecProcess> {
-        self.execs
-            .get_mut(id)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("Process {id} does not exist")))
+        self.execs.get_mut(id).ok_or_else(|| {
+            let message = format!("process does not exist {id}: not found");
+            Error::new(ErrorKind::NotFound, message)
+        })
     }
 }
 

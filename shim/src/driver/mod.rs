@@ -157,7 +157,7 @@ enum Ending {
 /// An exec'd process and who waits for it.
 #[derive(Debug)]
 struct ExecProcess {
-    state: Exec<Box<Process>>,
+    state: Exec<Box<Result<Process>>>,
     stdio: Paths,
     copying: Option<Copying>,
     waiting: Vec<Reply<Exit>>,

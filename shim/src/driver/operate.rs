@@ -73,7 +73,8 @@ impl Container {
             return respond(reply, Ok(()));
         }
         if !self.task.is_alive() {
-            return respond(reply, Err(finished()));
+            // As with runc, whoever wants all of them gone has got that.
+            return respond(reply, if all { Ok(()) } else { Err(finished()) });
         }
         if self.request.folder.as_ref().is_some_and(Folder::is_gone) {
             return self.kill_deleted(reply);
@@ -200,7 +201,14 @@ impl Container {
         let copying = if exec.is_empty() {
             &self.copying
         } else {
-            &self.exec(exec)?.copying
+            let exec = self.exec(exec)?;
+            if exec.state.exit().is_some() {
+                return Err(Error::new(
+                    ErrorKind::FailedPrecondition,
+                    "cannot resize a stopped container",
+                ));
+            }
+            &exec.copying
         };
         match copying {
             Some(copying) => copying.resize(columns, rows),
@@ -301,7 +309,7 @@ fn signal_all(group: &Cgroup, signal: i32) -> Result<()> {
 }
 
 fn finished() -> Error {
-    Error::new(ErrorKind::NotFound, "The process has already finished")
+    Error::new(ErrorKind::NotFound, "process already finished")
 }
 
 fn refused(errno: Errno, signal: i32) -> Error {

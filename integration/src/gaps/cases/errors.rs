@@ -155,8 +155,24 @@ fn specs() -> Vec<Case> {
             "a cgroups path that cannot be",
             "/linux/cgroupsPath",
             json!("/../../.."),
-        ),
+        )
+        .stricter(OUT_OF_THE_HIERARCHY, is_refused_as_such),
     ]
+}
+
+const OUT_OF_THE_HIERARCHY: &str = "a path out of the hierarchy is refused as such; runc cuts it \
+     to the root cgroup, and refuses it because that one is not empty";
+
+fn is_refused_as_such(runc: &Value, ours: &Value) -> bool {
+    runc.pointer("/create/code") == ours.pointer("/create/code")
+        && cause_has(runc, "container's cgroup is not empty")
+        && cause_has(ours, "leaves the hierarchy")
+}
+
+/// Whether Create was refused for this.
+fn cause_has(seen: &Value, words: &str) -> bool {
+    let cause = seen.pointer("/create/cause").and_then(Value::as_str);
+    cause.is_some_and(|cause| cause.contains(words))
 }
 
 /// Specs that lack what a spec may lack.

@@ -27,6 +27,16 @@ pub(super) fn prepare(process: &Process, line: &Line) -> Inside<()> {
             other => other.map_err(|e| refused(resource, e))?,
         }
     }
+    // Of a resource given twice runc sets both, in their order, with the node's rights.
+    // Where those are few the second cannot raise what the first has lowered.
+    let given = process.rlimits().iter().flatten();
+    let twice = |typ| given.clone().filter(|limit| limit.typ() == typ).count() > 1;
+    others.extend(
+        given
+            .clone()
+            .filter(|limit| twice(limit.typ()))
+            .map(|limit| (resource(limit.typ()) as i32, limit.soft(), limit.hard())),
+    );
     if others.is_empty() {
         return Ok(());
     }
