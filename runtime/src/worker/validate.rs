@@ -154,6 +154,11 @@ fn check_linux(linux: &Linux) -> std::result::Result<Vec<String>, String> {
         .collect())
 }
 
+/// Mounts that a container shares are the node's or a neighbour's: to build its tree
+/// and to change its root would be done to them.
+const NO_MOUNT_NAMESPACE: &str = "a container without a mount namespace of its own is not supported: its mounts would be made \
+     in the namespace that it shares";
+
 fn check_network(spec: &Spec) -> Checked {
     let devices = spec.linux().as_ref().and_then(|l| l.net_devices().as_ref());
     let Some(devices) = devices.filter(|devices| !devices.is_empty()) else {
@@ -190,12 +195,14 @@ fn check_namespaces(spec: &Spec) -> Checked {
         }
     }
     let Some(linux) = spec.linux() else {
-        return Ok(());
+        return Err(NO_MOUNT_NAMESPACE.to_owned());
     };
     let some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let hides = some(linux.masked_paths()) || some(linux.readonly_paths());
     let refusal = if hides && !has(LinuxNamespaceType::Mount) {
         "unable to restrict sys entries without a private MNT namespace"
+    } else if namespaces::of(spec, LinuxNamespaceType::Mount) != Namespace::Own {
+        NO_MOUNT_NAMESPACE
     } else if has_no_mapping(spec, linux) {
         "user namespaces enabled, but no uid mappings found"
     } else if let Some(refusal) = check_time_namespace(spec, linux) {
@@ -350,7 +357,7 @@ mod tests {
             ),
             (
                 "/linux/namespaces",
-                json!([{"type": "user"}]),
+                json!([{"type": "mount"}, {"type": "user"}]),
                 "user namespaces enabled, but no uid mappings found",
             ),
             (
@@ -391,6 +398,22 @@ mod tests {
         ] {
             assert_eq!(refusal(pointer, value), words);
         }
+    }
+
+    #[test]
+    fn mounts_are_the_containers_own() {
+        for namespaces in [
+            json!([{"type": "pid"}]),
+            json!([]),
+            json!([{"type": "mount", "path": "/proc/1/ns/mnt"}]),
+        ] {
+            let words = refusal("/linux/namespaces", namespaces);
+            assert_eq!(words, NO_MOUNT_NAMESPACE);
+        }
+        let mut spec = base();
+        spec.as_object_mut().unwrap().remove("linux");
+        let refused = check(&serde_json::from_value(spec).unwrap());
+        assert_eq!(refused.unwrap_err(), NO_MOUNT_NAMESPACE);
     }
 
     #[test]
