@@ -1,23 +1,30 @@
 //! What a restored container gets fresh: `/dev` with its nodes, the tmpfs that
 //! holds cgroup mountpoints, an empty directory for masked ones.
 //!
-//! All of it lies in one tmpfs of the container's own, mounted in its private
-//! directory. CRIU binds parts of it into the container; then it is unmounted
-//! from the node. A tmpfs that CRIU made itself would cost a `tar` process.
+//! Each is a tmpfs of its own with the options that a cold start gives it, mounted
+//! in the container's private directory. CRIU binds them into the container; then
+//! they are unmounted from the node. A tmpfs that CRIU made itself would cost a
+//! `tar` process.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::layout::{Layout, is_bind};
 use super::record::{Kind, Record};
-use super::tree::{Devices, Missing, find_or_make};
+use super::tree::{Devices, Fresh, Missing, find_or_make};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
+use crate::sys;
+
+const DEV: &str = "dev";
+const CGROUP: &str = "cgroup";
+const MASKED: &str = "masked";
 
 /// A mounted stage; dropping it unmounts and removes it.
 #[derive(Debug)]
@@ -37,34 +44,42 @@ impl Stage {
         let path = private.join("stage");
         std::fs::create_dir(&path).doing("Cannot make the stage")?;
         let stage = Self { path };
-        let options = dev_options(layout);
-        mount(
-            Some("tmpfs"),
-            &stage.path,
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID,
-            Some(options.as_str()),
-        )
-        .doing("Cannot mount the stage")?;
-        for dir in ["dev", "cgroup", "masked"] {
-            let dir = stage.path.join(dir);
-            std::fs::create_dir(&dir).doing(format!("Cannot make {}", dir.display()))?;
+        let wants = |kinds: &[Kind]| record.mounts.values().any(|kind| kinds.contains(kind));
+        if wants(&[Kind::Dev, Kind::MaskedFile]) {
+            let dev = Fresh::dev(layout.mount_at(Path::new("/dev")));
+            let mount = stage.mount(DEV, &dev)?;
+            stage.fill_dev(spec, layout, record.terminal)?;
+            dev.seal(mount.as_fd())
+                .doing("Cannot make /dev read-only")?;
         }
-        set_mode(&stage.path.join("masked"), 0o555)?;
-        stage.fill_dev(spec, layout, record.terminal)?;
-        stage.fill_cgroup(record, cgroup)?;
+        if wants(&[Kind::CgroupRoot]) {
+            stage.mount(CGROUP, &Fresh::cgroups())?;
+            stage.fill_cgroup(record, cgroup)?;
+        }
+        if wants(&[Kind::MaskedDir]) {
+            stage.mount(MASKED, &Fresh::mask())?;
+        }
         Ok(stage)
     }
 
     /// The source of an external mount that is not the spec's to give.
     pub(super) fn source(&self, kind: Kind) -> Option<PathBuf> {
         match kind {
-            Kind::Dev => Some(self.path.join("dev")),
-            Kind::CgroupRoot => Some(self.path.join("cgroup")),
-            Kind::MaskedDir => Some(self.path.join("masked")),
-            Kind::MaskedFile => Some(self.path.join("dev/null")),
+            Kind::Dev => Some(self.path.join(DEV)),
+            Kind::CgroupRoot => Some(self.path.join(CGROUP)),
+            Kind::MaskedDir => Some(self.path.join(MASKED)),
+            Kind::MaskedFile => Some(self.path.join(DEV).join("null")),
             Kind::Bind | Kind::Cgroup => None,
         }
+    }
+
+    fn mount(&self, name: &str, fresh: &Fresh) -> Result<OwnedFd> {
+        let at = self.path.join(name);
+        let what = || format!("Cannot mount {}", at.display());
+        std::fs::create_dir(&at).doing(what())?;
+        let mount = fresh.make().doing(what())?;
+        sys::move_mount(mount.as_fd(), libc::AT_FDCWD, &at).doing(what())?;
+        Ok(mount)
     }
 
     fn fill_dev(&self, spec: &Spec, layout: &Layout, terminal: bool) -> Result<()> {
@@ -85,7 +100,7 @@ impl Stage {
     }
 
     fn fill_cgroup(&self, record: &Record, cgroup: &Cgroup) -> Result<()> {
-        let dir = self.path.join("cgroup");
+        let dir = self.path.join(CGROUP);
         for (at, _) in cgroup.mounts() {
             if let Some(name) = at
                 .strip_prefix("/sys/fs/cgroup")
@@ -108,16 +123,24 @@ impl Stage {
 
     /// Unmounts it from the node; what was bound into a container stays there.
     pub(super) fn remove(&self) -> Result<()> {
-        match umount2(&self.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-            Err(e) => return Err(Error::because("Cannot unmount the stage", &e)),
-        }
-        match std::fs::remove_dir(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::because("Cannot remove the stage", &e))
+        for name in [DEV, CGROUP, MASKED] {
+            let at = self.path.join(name);
+            match umount2(&at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+                Err(e) => return Err(Error::because("Cannot unmount the stage", &e)),
             }
-            _ => Ok(()),
+            remove_empty(&at)?;
         }
+        remove_empty(&self.path)
+    }
+}
+
+fn remove_empty(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::because("Cannot remove the stage", &e))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -156,19 +179,4 @@ fn make_mountpoint(root: BorrowedFd<'_>, to: &Path, mount: &Mount) -> Result<()>
     find_or_make(root, to, missing)
         .map(drop)
         .doing(format!("Cannot make the mountpoint {}", to.display()))
-}
-
-/// Options of the tmpfs: those of the spec's `/dev` that are not mount flags.
-fn dev_options(layout: &Layout) -> String {
-    let data = |option: &&String| option.starts_with("size=") || option.starts_with("nr_inodes=");
-    let dev = layout.mount_at(Path::new("/dev"));
-    let options = dev.and_then(|m| m.options().as_ref()).into_iter().flatten();
-    let mut all = vec!["mode=755".to_owned()];
-    all.extend(options.filter(data).cloned());
-    all.join(",")
-}
-
-fn set_mode(at: &Path, mode: u32) -> Result<()> {
-    let mode = std::fs::Permissions::from_mode(mode & 0o7777);
-    std::fs::set_permissions(at, mode).doing(format!("Cannot set the mode of {}", at.display()))
 }

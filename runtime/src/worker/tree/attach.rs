@@ -30,12 +30,18 @@ pub(super) struct Attached {
 /// Makes one mount of the spec.
 pub(super) fn attach(root: BorrowedFd<'_>, planned: Planned) -> Inside<Option<Attached>> {
     let (source, to) = (planned.source.clone(), planned.to.clone());
-    mount(root, planned).map_err(|e| {
-        format!(
-            "error mounting {source:?} to rootfs at {:?}: {e}",
-            to.display().to_string()
-        )
-    })
+    mount(root, planned).map_err(|e| failed(&source, &to, &e))
+}
+
+/// How it is told that a mount of the spec cannot be made.
+pub(super) fn refusal(planned: &Planned, why: Errno) -> String {
+    let told = planned.told("mount", words(why));
+    failed(&planned.source, &planned.to, &told)
+}
+
+fn failed(source: &str, to: &Path, why: &str) -> String {
+    let to = to.display().to_string();
+    format!("error mounting {source:?} to rootfs at {to:?}: {why}")
 }
 
 fn mount(root: BorrowedFd<'_>, planned: Planned) -> Inside<Option<Attached>> {

@@ -30,9 +30,7 @@ pub(super) fn attach(
             own_namespace,
             hierarchies,
         } => {
-            let mut options = Options::only(SAFE);
-            options.data.push("mode=755".to_owned());
-            let tmpfs = new("tmpfs", "tmpfs", &options, planned.label.as_deref())
+            let tmpfs = new("tmpfs", "tmpfs", &holder(), planned.label.as_deref())
                 .map_err(|e| planned.told("mount", words(e)))?;
             move_to(&tmpfs, place).map_err(|e| planned.told("mount", words(e)))?;
             propagate(&tmpfs, &planned.options.propagation)?;
@@ -51,6 +49,13 @@ pub(super) fn attach(
             Ok(())
         }
     }
+}
+
+/// The tmpfs that holds the hierarchies of v1.
+pub(super) fn holder() -> Options {
+    let mut options = Options::only(SAFE);
+    options.data.push("mode=755".to_owned());
+    options
 }
 
 /// In a cgroup namespace the file system itself shows no more than the container's.

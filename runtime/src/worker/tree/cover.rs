@@ -14,8 +14,8 @@ use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use oci_spec::runtime::Spec;
 
 use super::options::Options;
-use super::{attach, place};
-use crate::sys::{self, MountAttr};
+use super::{attach, place, read_only};
+use crate::sys;
 use crate::worker::executor::{Inside, words};
 
 /// What of the container's tree is covered.
@@ -67,13 +67,6 @@ impl Plan {
                 .map_err(|e| format!("can't mask path {path:?}: {}", words(e)))?;
         }
         Ok(())
-    }
-}
-
-fn read_only() -> MountAttr {
-    MountAttr {
-        set: sys::MOUNT_ATTR_RDONLY,
-        ..MountAttr::default()
     }
 }
 
@@ -138,10 +131,15 @@ impl Masks {
     }
 
     fn new_directory(&self, inodes: &str) -> std::result::Result<OwnedFd, Errno> {
-        let mut options = Options::only(MsFlags::MS_RDONLY);
-        options.data = vec!["nr_blocks=1".to_owned(), format!("nr_inodes={inodes}")];
-        attach::new("tmpfs", "tmpfs", &options, self.label.as_deref())
+        attach::new("tmpfs", "tmpfs", &mask(inodes), self.label.as_deref())
     }
+}
+
+/// How a masked directory's cover is made.
+pub(super) fn mask(inodes: &str) -> Options {
+    let mut options = Options::only(MsFlags::MS_RDONLY);
+    options.data = vec!["nr_blocks=1".to_owned(), format!("nr_inodes={inodes}")];
+    options
 }
 
 /// Standard input and outputs that are the node's `/dev/null` become the

@@ -19,6 +19,7 @@ mod console;
 mod copy_up;
 mod cover;
 mod devices;
+mod fresh;
 mod open;
 mod options;
 mod place;
@@ -26,6 +27,7 @@ mod proc;
 mod void;
 
 pub(super) use devices::Plan as Devices;
+pub(super) use fresh::Fresh;
 pub(super) use options::{attributes, flag, propagation};
 pub(super) use place::{Missing, find_or_make};
 pub(super) use void::Void;
@@ -75,7 +77,13 @@ impl Tree {
         self.attach_root()
             .map_err(|e| format!("error preparing rootfs: {}", words(e)))?;
         let mut attached = Vec::new();
+        let deep = MsFlags::MS_UNBINDABLE | MsFlags::MS_REC;
+        let unbindable = self.propagation.is_some_and(|flags| flags.contains(deep));
         for mount in self.mounts {
+            if unbindable && matches!(mount.what, open::What::Bind(_)) {
+                // The whole node is unbindable to runc then, which it tells so.
+                return Err(attach::refusal(&mount, Errno::EINVAL));
+            }
             attached.extend(attach::attach(self.root.as_fd(), mount)?);
         }
         let own_dev = self.devices.make(self.root.as_fd())?;
@@ -115,14 +123,17 @@ impl Tree {
 /// where that is asked for.
 fn make_read_only(attached: &[Attached]) -> Inside<()> {
     for one in attached.iter().filter(|one| one.read_only_later) {
-        let attr = MountAttr {
-            set: sys::MOUNT_ATTR_RDONLY,
-            ..MountAttr::default()
-        };
-        sys::mount_setattr(one.mount.as_fd(), false, &attr)
+        sys::mount_setattr(one.mount.as_fd(), false, &read_only())
             .map_err(|e| format!("cannot make {} read-only: {}", one.at.display(), words(e)))?;
     }
     Ok(())
+}
+
+fn read_only() -> MountAttr {
+    MountAttr {
+        set: sys::MOUNT_ATTR_RDONLY,
+        ..MountAttr::default()
+    }
 }
 
 fn enter(root: &OwnedFd) -> Inside<()> {
