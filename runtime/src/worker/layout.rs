@@ -124,7 +124,7 @@ impl Layout {
 }
 
 /// Whether the spec's mount is a bind mount.
-pub(super) fn is_bind(mount: &Mount) -> bool {
+pub(crate) fn is_bind(mount: &Mount) -> bool {
     let options = mount.options().iter().flatten();
     mount.typ().as_deref() == Some("bind")
         || options
