@@ -186,10 +186,35 @@ fn without() -> Vec<Case> {
             .runs_own(),
         Case::new(29, "no linux")
             .spec(|spec| spec.remove("/linux").args(&["/bin/true"]))
-            .runs_own(),
+            .runs_own()
+            .stricter(
+                "without a mount namespace of its own it would mount in the node's",
+                |runc, ours| {
+                    runc["exit"] == json!(0)
+                        && super::image::refused_with(ours, "a container without a mount namespace of its own")
+                },
+            ),
         Case::new(29, "no mounts")
-            .spec(|spec| spec.remove("/mounts").args(&["/bin/true"]))
-            .runs_own(),
+            .spec(|spec| spec.remove("/mounts"))
+            .node(
+                "confined",
+                "grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs)' /proc/$PID/status; wc -l < /proc/$PID/mountinfo; ls /proc/$PID/fd | wc -l",
+            )
+            .stricter(
+                super::whole::NO_PROC,
+                |runc, ours| {
+                    super::whole::wants_proc(runc)
+                        && ours["confined"]
+                            == json!([
+                                "CapPrm:\t00000000a80425fb",
+                                "CapEff:\t00000000a80425fb",
+                                "CapBnd:\t00000000a80425fb",
+                                "NoNewPrivs:\t1",
+                                "1",
+                                "3"
+                            ])
+                },
+            ),
     ]
 }
 

@@ -76,7 +76,8 @@ fn propagation() -> Vec<Case> {
             "bind propagation: rshared, and the rootfs too",
             &["rbind", "rshared"],
         )
-        .spec(|spec| spec.set("/linux/rootfsPropagation", "rshared")),
+        .spec(|spec| spec.set("/linux/rootfsPropagation", "rshared"))
+        .cold_because("a mount that it shares with the node"),
         bind(
             "bind propagation: rslave, and the rootfs too",
             &["rbind", "rslave"],
@@ -128,7 +129,7 @@ fn flags() -> Vec<Case> {
             ALL,
             &["rbind", "strictatime"],
         ),
-        on("nosymfollow", PLAIN, &["rbind", "nosymfollow"]),
+        on("nosymfollow", PLAIN, &["rbind", "nosymfollow"]).cold_because("a nosymfollow mount"),
         on("recursive read-only", PLAIN, &["rbind", "rro"]),
         on(
             "recursive noexec, nosuid, nodev",
@@ -187,7 +188,8 @@ fn tmpfs() -> Vec<Case> {
         at("tmpfs takes the mode of a closed directory", "/data", &["nosuid"]),
         at("tmpfs with a mode, size and owner", "/data", &["mode=700", "size=1m", "uid=5", "gid=6"]),
         at("tmpfs on what is not there", "/new/deep", &["size=65536k"]),
-        at("tmpfs, nosymfollow", "/data", &["nosymfollow"]),
+        at("tmpfs, nosymfollow", "/data", &["nosymfollow"])
+            .cold_because("a nosymfollow mount"),
         at("tmpfs, read-only", "/data", &["ro", "noexec"]),
         at("tmpfs, noswap and inodes", "/data", &["nr_inodes=100"]),
         at("tmpfs with an unknown option", "/data", &["nonsense=1"]),
