@@ -13,7 +13,7 @@ use std::path::PathBuf;
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 
 /// The spec of a container that lives, and the layers beneath its rootfs.
-pub(super) struct Template<'n> {
+pub(crate) struct Template<'n> {
     node: &'n Node,
     spec: Value,
     layers: String,
@@ -22,7 +22,7 @@ pub(super) struct Template<'n> {
 impl<'n> Template<'n> {
     /// Copies what containerd wrote for this one. Its pod has to live on: the
     /// copies join its namespaces.
-    pub(super) fn of(container: &Container<'n>) -> Result<Self> {
+    pub(crate) fn of(container: &Container<'n>) -> Result<Self> {
         let node = container.node();
         let bundle = format!("{BUNDLES}/{}", container.id());
         let spec = fs::read(node.path(format!("{bundle}/config.json")))?;
@@ -46,7 +46,7 @@ impl<'n> Template<'n> {
     }
 
     /// A bundle of a container that runs `/bin/true`.
-    pub(super) fn lay(&self, id: &str) -> Result<Laid> {
+    pub(crate) fn lay(&self, id: &str) -> Result<Laid> {
         let dir = self.node.dir().join("direct").join(id);
         let [bundle, upper, work] = ["bundle", "upper", "work"].map(|name| dir.join(name));
         for dir in [&bundle.join("rootfs"), &upper, &work] {
@@ -81,11 +81,11 @@ impl<'n> Template<'n> {
 }
 
 /// A bundle; gone when dropped.
-pub(super) struct Laid {
+pub(crate) struct Laid {
     dir: PathBuf,
-    pub(super) bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     _log: File,
-    pub(super) rootfs: [Mount; 1],
+    pub(crate) rootfs: [Mount; 1],
 }
 
 impl Drop for Laid {

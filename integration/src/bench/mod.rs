@@ -1,7 +1,7 @@
 //! Benchmarks over a real containerd, always against runc's shim on the same node
 //! and in the same run; `hack/bench/` calls them, docs/performance.md explains them.
 
-mod bundle;
+pub(crate) mod bundle;
 mod calls;
 mod cold;
 mod crowd;

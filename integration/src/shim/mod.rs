@@ -1,9 +1,11 @@
 //! A shim driven as containerd drives it, without containerd between: what is
 //! measured is the shim's own.
 
+mod codes;
 mod proto;
 mod ttrpc;
 
+pub use codes::{Answered, answers};
 pub use proto::Mount;
 
 use crate::node::Node;

@@ -74,3 +74,40 @@ pub(super) struct Waited {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Nothing {}
+
+/// A request about one process, with the number that some have in the third place.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Named {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(string, tag = "2")]
+    pub(super) exec_id: String,
+    #[prost(uint32, tag = "3")]
+    pub(super) third: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Any {
+    #[prost(string, tag = "1")]
+    pub(super) type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AddExec {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(string, tag = "2")]
+    pub(super) exec_id: String,
+    #[prost(message, optional, tag = "7")]
+    pub(super) spec: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct UpdateTask {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) resources: Option<Any>,
+}

@@ -68,6 +68,28 @@ impl Client {
         method: &str,
         request: &impl Message,
     ) -> Result<A> {
+        let response = self.ask(service, method, request)?;
+        match response.status {
+            Some(status) if status.code != 0 => {
+                bail!("{method}: {} (code {})", status.message, status.code)
+            }
+            _ => Ok(A::decode(response.payload.as_slice())?),
+        }
+    }
+
+    /// Asks; the code and the message of the answer, 0 and none when all is well.
+    pub(super) fn code_of(
+        &mut self,
+        service: &str,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<(i32, String)> {
+        let status = self.ask(service, method, request)?.status;
+        let status = status.unwrap_or_default();
+        Ok((status.code, status.message))
+    }
+
+    fn ask(&mut self, service: &str, method: &str, request: &impl Message) -> Result<Response> {
         let request = Request {
             service: service.to_owned(),
             method: method.to_owned(),
@@ -83,13 +105,7 @@ impl Client {
         frame.extend([REQUEST, 0]);
         frame.extend(request);
         self.stream.write_all(&frame)?;
-        let response = self.receive(stream).with_context(|| method.to_owned())?;
-        match response.status {
-            Some(status) if status.code != 0 => {
-                bail!("{method}: {} (code {})", status.message, status.code)
-            }
-            _ => Ok(A::decode(response.payload.as_slice())?),
-        }
+        self.receive(stream).with_context(|| method.to_owned())
     }
 
     fn receive(&mut self, stream: u32) -> Result<Response> {

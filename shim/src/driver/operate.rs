@@ -189,7 +189,11 @@ impl Container {
         let copying = if exec.is_empty() {
             &mut self.copying
         } else {
-            &mut self.exec(exec)?.copying
+            // Here alone runc's shim has no code for it.
+            let exec = self.exec(exec);
+            &mut exec
+                .map_err(|e| e.with_kind(ErrorKind::FailedPrecondition))?
+                .copying
         };
         if let Some(copying) = copying {
             copying.close_input();
