@@ -77,8 +77,21 @@ pub(super) fn tells_all(ours: &str, runcs: &str) -> bool {
             .all(|name| ours.contains(name.as_str()))
 }
 
-/// Refusals that both give for the same reason, runc's words first.
-const TRANSLATED: [(&str, &str); 6] = [
+/// Refusals that both give for the same reason, runc's words first. What a number
+/// of a descriptor stands for is up to the runtime, so long as it is no directory.
+const TRANSLATED: [(&str, &str); 9] = [
+    (
+        "cannot exec in a stopped container",
+        "cannot exec: invalid container state status=Stopped",
+    ),
+    (
+        "context=\"system_u:object_r:container_file_t:s0\": invalid argument",
+        "selinux label is specified in config, but selinux is disabled",
+    ),
+    (
+        "cwd (\"/proc/self/fd/7\") set in config.json failed: no such file or directory",
+        "cwd (\"/proc/self/fd/7\") set in config.json failed: not a directory",
+    ),
     (
         "cannot set hugetlb limit: container could not join or create cgroup",
         "has no hugetlb cgroup",

@@ -17,7 +17,7 @@ const EVERYTHING: &str = "
     echo == namespaces; ls /proc/self/ns; hostname; cat /proc/sys/kernel/domainname
     echo == net; for i in /sys/class/net/*; do echo ${i##*/} $(cat $i/flags); done
     echo == sysctl; cat /proc/sys/kernel/shmmax /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax
-    echo == processes; ls -d /proc/[0-9]* | wc -l
+    echo == processes; set -- /proc/[0-9]*; echo $#
     echo == time; cat /proc/self/timens_offsets
     echo == etc; ls -l /etc/hostname /etc/hosts /etc/resolv.conf 2>&1 | cut -c1-10";
 
