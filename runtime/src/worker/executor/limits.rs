@@ -27,20 +27,35 @@ pub(super) fn prepare(process: &Process, line: &Line) -> Inside<()> {
             other => other.map_err(|e| refused(resource, e))?,
         }
     }
-    // Of a resource given twice runc sets both, in their order, with the node's rights.
-    // Where those are few the second cannot raise what the first has lowered.
-    let given = process.rlimits().iter().flatten();
-    let twice = |typ| given.clone().filter(|limit| limit.typ() == typ).count() > 1;
-    others.extend(
-        given
-            .clone()
-            .filter(|limit| twice(limit.typ()))
-            .map(|limit| (resource(limit.typ()) as i32, limit.soft(), limit.hard())),
-    );
+    others.extend(lowered_and_raised(process)?);
     if others.is_empty() {
         return Ok(());
     }
     line.raise_limits(others)
+}
+
+/// Of a resource given twice runc sets both, in their order, with the node's rights.
+/// Where those are few the second cannot raise what the first has lowered. What is set
+/// here must not hold for us yet: soft limits stay as high as they can.
+fn lowered_and_raised(process: &Process) -> Inside<Vec<(i32, u64, u64)>> {
+    let given: Vec<&PosixRlimit> = process.rlimits().iter().flatten().collect();
+    let rises = |typ| {
+        let mut of_type = given.iter().filter(|limit| limit.typ() == typ);
+        let mut lowest = of_type.next().map_or(u64::MAX, |limit| limit.hard());
+        of_type.any(|limit| {
+            let rise = limit.hard() > lowest;
+            lowest = lowest.min(limit.hard());
+            rise
+        })
+    };
+    let in_order = given.iter().filter(|limit| rises(limit.typ()));
+    in_order
+        .map(|limit| {
+            let resource = resource(limit.typ()) as i32;
+            let (soft, _) = sys::limit(resource).map_err(|e| refused(resource, e))?;
+            Ok((resource, soft.min(limit.hard()), limit.hard()))
+        })
+        .collect()
 }
 
 /// Sets the limits. Nothing is raised any more.
