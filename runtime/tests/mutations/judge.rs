@@ -51,7 +51,10 @@ const REASONS: &[Reason] = &[
     },
     Reason {
         why: "a hook with no time at all: with runc it is a race, here it has no limit",
-        holds: |_, v| v.runc_says("past specified timeout of 0.0s"),
+        holds: |_, v| {
+            let none = |time| v.runc_says(&format!("past specified timeout of {time}s"));
+            none("0.0") || none("-1.0")
+        },
     },
     Reason {
         why: "a poststart hook runs, and fails, at start",
