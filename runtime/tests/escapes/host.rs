@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 /// Where everything of these tests is.
@@ -22,19 +21,9 @@ pub(crate) const KNOB: &str = "/proc/sys/kernel/printk_ratelimit_burst";
 /// A mount namespace of our own, shared within as a host's is: what a container's
 /// mounts do to the host shows there, and no other program's mounts do.
 pub(crate) fn stand_apart() {
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let change = |flags| mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
-    change(MsFlags::MS_PRIVATE | MsFlags::MS_REC);
-    change(MsFlags::MS_SHARED | MsFlags::MS_REC);
-    fs::create_dir_all(UNIT).unwrap();
-    mount(
-        Some("tmpfs"),
-        UNIT,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("mode=755"),
-    )
-    .unwrap();
+    crate::support::stand_apart();
+    let (none, shared) = (None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC);
+    mount(none, "/", none, shared, none).unwrap();
 }
 
 /// What was seen, by name.

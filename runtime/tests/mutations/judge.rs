@@ -31,12 +31,15 @@ const REASONS: &[Reason] = &[
         holds: |_, v| v.runc_says("too many open files") && matches!(v.ours, Verdict::Ran(_)),
     },
     Reason {
-        why: "a filter that kills what runc does last; ours is loaded last and kills the process",
+        why: "a message queue that is mounted twice over is there twice, where runc fails",
+        holds: |_, v| v.runc_says("error mounting \\\"mqueue\\\"") && v.runc_says("resource busy"),
+    },
+    Reason {
+        why: "a filter that forbids what runc does last; ours is loaded last of all",
         holds: |spec, v| {
-            let killed = matches!(v.ours, Verdict::Ran(code) if code >= 128);
             spec.pointer("/linux/seccomp").is_some()
-                && v.runc_says("a container that has stopped")
-                && killed
+                && v.runc_says("cannot start a")
+                && matches!(v.ours, Verdict::Ran(_))
         },
     },
     Reason {

@@ -37,7 +37,7 @@ use specs::Specs;
 fn main() -> ExitCode {
     let is_worker = std::env::args().nth(1).is_some_and(|arg| arg == "worker");
     if !is_worker && nix::unistd::geteuid().is_root() {
-        sides::stand_apart();
+        support::stand_apart();
     }
     support::main(TESTS)
 }

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reprise_runtime::ErrorKind;
@@ -16,19 +15,8 @@ use serde_json::{Value, json};
 use crate::specs::CGROUP;
 use crate::support::{Case, forget_ended, reap_all, try_exit_code};
 
-const UNIT: &str = "/run/reprise-unit";
-
 /// How long a container may run, and how long runc may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A mount namespace and a `/run/reprise-unit` of our own.
-pub(crate) fn stand_apart() {
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
-    fs::create_dir_all(UNIT).unwrap();
-    mount(Some("tmpfs"), UNIT, Some("tmpfs"), MsFlags::empty(), none).unwrap();
-}
 
 /// What became of a bundle.
 #[derive(Debug, Clone, PartialEq)]

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
@@ -63,6 +65,27 @@ pub fn main(tests: &[(&'static str, fn())]) -> ExitCode {
         .iter()
         .map(|(name, test)| Trial::test(*name, run(*test)));
     libtest_mimic::run(&options, trials.collect()).exit_code()
+}
+
+/// Where the bundles of these tests are.
+const UNIT: &str = "/run/reprise-unit";
+
+/// Leaves for a mount namespace of our own, with a place for bundles that no other
+/// test shares.
+pub fn stand_apart() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+    // Other tests' mounts came along, and would vanish when their directories do.
+    for line in text_of("/proc/self/mountinfo").lines() {
+        let place = line.split(' ').nth(4).unwrap_or_default();
+        if place.starts_with(UNIT) {
+            umount2(place, MntFlags::MNT_DETACH).ok();
+        }
+    }
+    fs::create_dir_all(UNIT).unwrap();
+    let mode = Some("mode=755");
+    mount(Some("tmpfs"), UNIT, Some("tmpfs"), MsFlags::empty(), mode).unwrap();
 }
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
