@@ -77,6 +77,14 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: nix::fcntl::OFlag)
     let how = nix::fcntl::OpenHow::new()
         .flags(flags | nix::fcntl::OFlag::O_CLOEXEC)
         .resolve(nix::fcntl::ResolveFlag::RESOLVE_IN_ROOT);
+    // `..` cannot be followed while anything on the node is renamed or mounted.
+    const TRIES: u32 = 128;
+    for _ in 1..TRIES {
+        match nix::fcntl::openat2(root.as_raw_fd(), path, how) {
+            Err(Errno::EAGAIN) => std::thread::yield_now(),
+            done => return done.map(own),
+        }
+    }
     nix::fcntl::openat2(root.as_raw_fd(), path, how).map(own)
 }
 
