@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `REPRISE_SPEC_MUTATIONS` says how many random ones (default 150),
-//! `REPRISE_SPEC_SEED` where they start, `REPRISE_SPEC_REPORT` where the report goes.
+//! `REPRISE_SPEC_SEED` where they start (`cargo test` looks at the same ones each time;
+//! `make spec-mutations` at new ones), `REPRISE_SPEC_REPORT` where the report goes.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -61,7 +62,7 @@ fn every_field_right_and_wrong() {
 fn random_mutations_of_containerds_specs() {
     let number = |name, default| std::env::var(name).map_or(default, |n| n.parse().unwrap());
     let many: u64 = number("REPRISE_SPEC_MUTATIONS", 150);
-    let seed: u64 = number("REPRISE_SPEC_SEED", u64::from(std::process::id()) << 20);
+    let seed: u64 = number("REPRISE_SPEC_SEED", 1);
     eprintln!("mutations from seed {seed}: REPRISE_SPEC_SEED={seed} runs the same again");
     let specs = Specs::record();
     let mut judge = Judge::new("mutations");
