@@ -63,6 +63,8 @@ impl Options {
                 all.add_recursive(set, attribute);
             } else {
                 match word {
+                    // null and "" say nothing, to Go and to the kernel.
+                    "" => {}
                     "tmpcopyup" => all.copy_up = true,
                     "idmap" => all.id_map = Some(false),
                     "ridmap" => all.id_map = Some(true),
@@ -263,6 +265,12 @@ mod tests {
         assert_eq!(options.propagation, kinds);
         assert_eq!(options.data, ["size=1m"]);
         assert!(options.copy_up);
+    }
+
+    #[test]
+    fn empty_words_say_nothing() {
+        let options = parse("rbind,,ro,");
+        assert!(options.is_bind() && options.is_read_only() && options.data.is_empty());
     }
 
     #[test]
