@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{
     Hooks, HooksBuilder, LinuxNamespace, LinuxNamespaceType, Process, Spec, User,
 };
+use serde::Deserialize;
 
 use super::hooks::When;
 use super::tree::Void;
@@ -40,7 +41,7 @@ pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
         .get_mut("process")
         .map(mend::capabilities)
         .unwrap_or_default();
-    if let Ok(spec) = serde_json::from_value(value.clone()) {
+    if let Ok(spec) = Spec::deserialize(&value) {
         return Ok((spec, warnings));
     }
     let mended = mend::spec(&mut value);
@@ -60,7 +61,7 @@ pub fn load_process(text: &[u8]) -> Result<Process> {
     };
     let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|e| invalid(&e))?;
     mend::capabilities(&mut value);
-    if let Ok(process) = serde_json::from_value(value.clone()) {
+    if let Ok(process) = Process::deserialize(&value) {
         return Ok(process);
     }
     mend::process(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
