@@ -2,13 +2,15 @@
 
 mod check;
 mod checkpoint;
+mod contents;
+mod manual;
 mod show;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use reprise_runtime::policy::{CONFIG_PATH, Config};
 use reprise_runtime::store::Store;
 use reprise_runtime::{Error, ErrorKind, Result};
@@ -86,6 +88,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print completions for a shell (reprise completions bash > /etc/bash_completion.d/reprise)
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory (reprise man /usr/local/share/man/man1)
+    Man {
+        /// Made if it is not there
+        dir: PathBuf,
+    },
     /// Print the version
     Version,
 }
@@ -149,10 +161,13 @@ fn run(cli: &Cli) -> Result<Outcome> {
             let store = places.open()?;
             let id = full_id(&store, id)?;
             let stored = store.load(&id)?.ok_or_else(|| none(&id))?;
+            let contents = contents::Contents::read(&stored.images())?;
             Ok(if *json {
-                show::json(vec![show::whole(&stored, &places.run_root)])
+                let mut whole = show::whole(&stored, &places.run_root);
+                whole["contents"] = json!(contents);
+                show::json(vec![whole])
             } else {
-                show::page(&stored, &places.run_root)
+                show::page(&stored, &places.run_root) + &contents::page(&contents)
             }
             .into())
         }
@@ -169,6 +184,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
         }
         Command::Verify { id, json } => verify(&places.open()?, id.as_deref(), *json),
         Command::Check { json } => Ok(check::run(places, *json)),
+        Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
+        Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),
         Command::Version => Ok(format!("reprise {}\n", env!("CARGO_PKG_VERSION")).into()),
     }
 }
@@ -281,7 +298,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 

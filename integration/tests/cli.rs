@@ -1,0 +1,72 @@
+//! What operators see of checkpoints with `reprise`.
+
+use anyhow::{Context, Result};
+use integration::{ContainerSpec, Node, PodSpec};
+use serde_json::Value;
+
+/// Listens, has a file open, and says when both are so.
+const LISTENER: &str = "\
+exec 7>/tmp/open
+nc -l -p 4711 &
+until grep -q :1267 /proc/net/tcp /proc/net/tcp6; do sleep 0.05; done
+echo ready
+wait";
+
+#[test]
+fn inspect_shows_what_is_in_a_checkpoint() -> Result<()> {
+    let node = Node::start()?;
+    let pod = node.run_pod(&PodSpec::new("cli", "listener"))?;
+    let container = pod.run(&ContainerSpec::shell(LISTENER))?;
+    container.wait_for_log("ready")?;
+    let checkpoint = container.take_checkpoint()?;
+
+    let shown: Value = node
+        .run("reprise", ["inspect", "--json", &checkpoint.id])?
+        .json()?;
+    let contents = &shown[0]["contents"];
+    let processes = contents["processes"].as_array().context("processes")?;
+    let shell = processes
+        .iter()
+        .find(|p| p["pid"] == 1)
+        .context("the init process")?;
+    assert_eq!(
+        (&shell["command"], &shell["state"]),
+        (&"sh".into(), &"running".into())
+    );
+    assert!(shell["memory_bytes"].as_u64() > Some(0), "{shell}");
+    let files = shell["files"].as_array().context("files")?;
+    let open = files.iter().find(|f| f["fd"] == 7).context("fd 7")?;
+    assert_eq!(
+        (&open["kind"], &open["what"]),
+        (&"file".into(), &"/tmp/open".into())
+    );
+    let listener = processes
+        .iter()
+        .find(|p| p["command"] == "nc")
+        .context("nc")?;
+    assert_eq!(listener["parent"], 1);
+    let mounts = contents["mounts"].as_array().context("mounts")?;
+    let at = |path: &str| mounts.iter().find(|m| m["path"] == path);
+    assert_eq!(at("/").context("root")?["external"], false);
+    assert_eq!(at("/etc/hosts").context("hosts")?["external"], true);
+
+    let page = node.run("reprise", ["inspect", &checkpoint.id])?.ok()?;
+    assert!(page.contains("listening:  tcp "), "{page}");
+    assert!(page.contains(":4711 listening"), "{page}");
+    Ok(())
+}
+
+#[test]
+fn inspect_says_what_is_damaged() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = node.run_heart(&PodSpec::new("cli", "damaged"))?;
+    let checkpoint = container.take_checkpoint()?;
+    let image = node.checkpoint_dir(&checkpoint).join("images/core-1.img");
+    let size = std::fs::metadata(&image)?.len();
+    std::fs::write(&image, vec![0xff; usize::try_from(size)?])?;
+    let said = node.run("reprise", ["inspect", &checkpoint.id])?;
+    assert_ne!(said.code, 0);
+    let said = said.stderr;
+    assert!(said.contains("checkpoint is damaged: core-1.img"), "{said}");
+    Ok(())
+}
