@@ -12,7 +12,7 @@ ARG BASE=debian:trixie-slim
 
 FROM ${BUILDER} AS build
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev libseccomp-dev make pkg-config \
+    && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev libseccomp-dev make pkg-config protobuf-compiler \
     && if ! command -v cargo; then \
         sed -E '/^Suites: trixie /s/$/ trixie-backports/;/^Suites: trixie$/s/$/ trixie-backports/;s/^(deb .*) trixie main$/&\n\1 trixie-backports main/' -i $(find /etc/apt -name '*.sources' -o -name '*.list') \
         && apt-get update && apt-get install -y --no-install-recommends -t trixie-backports cargo; fi \

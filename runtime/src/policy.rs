@@ -30,6 +30,8 @@ pub const RESTORE_ANNOTATION: &str = "reprise.dev/restore";
 /// timeout_seconds = 60
 /// [store]
 /// path = "/var/lib/reprise"
+/// [containerd]
+/// address = "/run/containerd/containerd.sock"
 /// [log]
 /// level = "info"
 /// ```
@@ -46,6 +48,8 @@ pub struct Config {
     pub criu: CriuSettings,
     /// The store.
     pub store: StoreConfig,
+    /// containerd.
+    pub containerd: ContainerdConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -84,6 +88,14 @@ pub struct StoreConfig {
     pub path: PathBuf,
 }
 
+/// `[containerd]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainerdConfig {
+    /// The socket that the `reprise` program speaks to; shims know their own.
+    pub address: PathBuf,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -117,6 +129,14 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::from("/var/lib/reprise"),
+        }
+    }
+}
+
+impl Default for ContainerdConfig {
+    fn default() -> Self {
+        Self {
+            address: PathBuf::from("/run/containerd/containerd.sock"),
         }
     }
 }
@@ -249,6 +269,7 @@ mod tests {
     fn the_documented_example_is_the_default() {
         let text = "version = 1\n[restore]\nenabled = true\n[checkpoint]\nstore = true\n[criu]\n\
                     path = \"criu\"\ntimeout_seconds = 60\n[store]\npath = \"/var/lib/reprise\"\n\
+                    [containerd]\naddress = \"/run/containerd/containerd.sock\"\n\
                     [log]\nlevel = \"info\"\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(

@@ -3,6 +3,8 @@
 
 #[path = "../cli/mod.rs"]
 mod cli;
+#[path = "../images/mod.rs"]
+mod images;
 
 use std::process::ExitCode;
 

@@ -16,6 +16,8 @@ use reprise_runtime::store::Store;
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde_json::json;
 
+use crate::images::Client;
+
 /// Checkpoints of containers on this node
 #[derive(Debug, Parser)]
 #[command(
@@ -39,6 +41,9 @@ struct Places {
     /// Store of checkpoints [default: store.path of the config file]
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// containerd's socket [default: containerd.address of the config file]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    address: Option<PathBuf>,
     /// Where shims keep what they say about their containers
     #[arg(
         long,
@@ -199,6 +204,15 @@ impl Places {
         match &self.store {
             Some(path) => Ok(path.clone()),
             None => Ok(self.settings()?.store.path),
+        }
+    }
+
+    /// A connection to containerd.
+    #[expect(dead_code, reason = "the commands that need it come next")]
+    fn containerd(&self, namespace: &str) -> Result<Client> {
+        match &self.address {
+            Some(address) => Client::connect(address, namespace),
+            None => Client::connect(&self.settings()?.containerd.address, namespace),
         }
     }
 

@@ -1,0 +1,111 @@
+//! containerd's containers: the records, not the tasks.
+
+use std::collections::BTreeMap;
+
+use containerd_client::services::v1::containers_client::ContainersClient;
+use containerd_client::services::v1::{
+    Container as ApiContainer, GetContainerRequest, ListContainersRequest, UpdateContainerRequest,
+};
+use reprise_runtime::{Error, ErrorKind, Result};
+
+use super::client::{mask, optional, to_map};
+use super::{Client, Labels};
+
+/// A container's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Container {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its labels.
+    pub(crate) labels: Labels,
+    /// Name of the image that it was made from.
+    pub(crate) image: String,
+    /// Name of the runtime (`io.containerd.reprise.v2`).
+    pub(crate) runtime: String,
+    /// The snapshotter that has its root file system.
+    pub(crate) snapshotter: String,
+    /// The key of its root file system there.
+    pub(crate) snapshot_key: String,
+    /// `config.json`.
+    pub(crate) spec: Vec<u8>,
+    /// JSON by name, such as the CRI plugin's `io.cri-containerd.container.metadata`.
+    pub(crate) extensions: BTreeMap<String, Vec<u8>>,
+}
+
+impl From<ApiContainer> for Container {
+    fn from(container: ApiContainer) -> Self {
+        Self {
+            id: container.id,
+            labels: container.labels.into_iter().collect(),
+            image: container.image,
+            runtime: container.runtime.unwrap_or_default().name,
+            snapshotter: container.snapshotter,
+            snapshot_key: container.snapshot_key,
+            spec: container.spec.unwrap_or_default().value,
+            extensions: container
+                .extensions
+                .into_iter()
+                .map(|(name, any)| (name, any.value))
+                .collect(),
+        }
+    }
+}
+
+impl Client {
+    fn containers(&self) -> ContainersClient<containerd_client::tonic::transport::Channel> {
+        ContainersClient::new(self.channel.clone())
+    }
+
+    /// A container's record.
+    ///
+    /// # Errors
+    /// NotFound.
+    pub(crate) fn container(&self, id: &str) -> Result<Container> {
+        let request = self.request(GetContainerRequest { id: id.to_owned() });
+        let mut client = self.containers();
+        let found = self.call(
+            format_args!("Cannot look at container {id}"),
+            client.get(request),
+        );
+        optional(found)?
+            .and_then(|answer| answer.container)
+            .map(Container::from)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!(
+                        "There is no container {id} in namespace {}",
+                        self.namespace()
+                    ),
+                )
+            })
+    }
+
+    /// Containers that fit one of containerd's filters; all without any.
+    pub(crate) fn list_containers(&self, filters: &[String]) -> Result<Vec<Container>> {
+        let request = self.request(ListContainersRequest {
+            filters: filters.to_vec(),
+        });
+        let mut client = self.containers();
+        let answer = self.call("Cannot list containers", client.list(request))?;
+        Ok(answer.containers.into_iter().map(Container::from).collect())
+    }
+
+    /// Sets labels of a container's record; others stay.
+    pub(crate) fn relabel_container(&self, id: &str, labels: &Labels) -> Result<()> {
+        let request = self.request(UpdateContainerRequest {
+            container: Some(ApiContainer {
+                id: id.to_owned(),
+                labels: to_map(labels),
+                ..ApiContainer::default()
+            }),
+            update_mask: Some(mask(labels)),
+        });
+        let mut client = self.containers();
+        self.call(
+            format_args!("Cannot label container {id}"),
+            client.update(request),
+        )
+        .map(drop)
+    }
+}
