@@ -32,6 +32,12 @@ pub const RESTORE_ANNOTATION: &str = "reprise.dev/restore";
 /// path = "/var/lib/reprise"
 /// [containerd]
 /// address = "/run/containerd/containerd.sock"
+/// [limits]
+/// node_bytes = 0
+/// node_count = 0
+/// namespace_bytes = 0
+/// namespace_count = 0
+/// max_age_days = 0
 /// [log]
 /// level = "info"
 /// ```
@@ -50,6 +56,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// containerd.
     pub containerd: ContainerdConfig,
+    /// How much of checkpoints is kept.
+    pub limits: LimitsConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -94,6 +102,51 @@ pub struct StoreConfig {
 pub struct ContainerdConfig {
     /// The socket that the `reprise` program speaks to; shims know their own.
     pub address: PathBuf,
+}
+
+/// `[limits]`: how much of checkpoints a node keeps; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Bytes of all checkpoints together.
+    pub node_bytes: u64,
+    /// Number of all checkpoints.
+    pub node_count: u64,
+    /// Bytes of the checkpoints of one pod namespace.
+    pub namespace_bytes: u64,
+    /// Number of the checkpoints of one pod namespace.
+    pub namespace_count: u64,
+    /// Days since a checkpoint was made or last restored.
+    pub max_age_days: u32,
+}
+
+impl LimitsConfig {
+    /// What the whole node may keep.
+    #[must_use]
+    pub fn node(&self) -> Quota {
+        Quota {
+            bytes: self.node_bytes,
+            count: self.node_count,
+        }
+    }
+
+    /// What each pod namespace may keep.
+    #[must_use]
+    pub fn namespace(&self) -> Quota {
+        Quota {
+            bytes: self.namespace_bytes,
+            count: self.namespace_count,
+        }
+    }
+}
+
+/// Bytes and number that may be kept; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// In bytes.
+    pub bytes: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// `[log]`.
@@ -270,7 +323,8 @@ mod tests {
         let text = "version = 1\n[restore]\nenabled = true\n[checkpoint]\nstore = true\n[criu]\n\
                     path = \"criu\"\ntimeout_seconds = 60\n[store]\npath = \"/var/lib/reprise\"\n\
                     [containerd]\naddress = \"/run/containerd/containerd.sock\"\n\
-                    [log]\nlevel = \"info\"\n";
+                    [limits]\nnode_bytes = 0\nnode_count = 0\nnamespace_bytes = 0\n\
+                    namespace_count = 0\nmax_age_days = 0\n[log]\nlevel = \"info\"\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(
             Config {

@@ -14,6 +14,7 @@
 //! found until [`Store::rebuild_index`], and starts cold.
 
 mod copy;
+pub mod limits;
 mod staging;
 
 use std::fs;
