@@ -70,3 +70,39 @@ fn inspect_says_what_is_damaged() -> Result<()> {
     assert!(said.contains("checkpoint is damaged: core-1.img"), "{said}");
     Ok(())
 }
+
+#[test]
+fn check_looks_at_containerd() -> Result<()> {
+    let node = Node::start()?;
+    let config = node.dir().join("containerd.toml").display().to_string();
+    let check = |config: &str| -> Result<Vec<Value>> {
+        let args = ["check", "--json", "--containerd-config", config];
+        Ok(serde_json::from_str(&node.run("reprise", args)?.stdout)?)
+    };
+    let found = check(&config)?;
+    let text_of = |name: &str| {
+        let line = found.iter().find(|line| line["check"] == name);
+        line.map(|line| (line["ok"] == true, line["text"].to_string()))
+            .with_context(|| format!("{name} in {found:?}"))
+    };
+    for name in [
+        "containerd",
+        "handler",
+        "annotations",
+        "snapshotter",
+        "criu",
+    ] {
+        let (ok, text) = text_of(name)?;
+        assert!(ok, "{name}: {text}");
+    }
+    assert!(text_of("containerd")?.1.contains("v2.3."));
+    let without = check("/dev/null")?;
+    let handler = without.iter().find(|line| line["check"] == "handler");
+    let handler = handler.context("handler")?;
+    assert_eq!(handler["ok"], false);
+    assert!(
+        handler["text"].to_string().contains("runtimes.reprise"),
+        "{handler}"
+    );
+    Ok(())
+}

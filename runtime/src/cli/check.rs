@@ -1,5 +1,7 @@
 //! `reprise check`: is this node fit, and the mend for what is not.
 
+mod containerd;
+
 use std::path::Path;
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
@@ -8,6 +10,8 @@ use reprise_runtime::policy::Config;
 use serde_json::json;
 
 use super::{Outcome, Places, show};
+
+pub(super) use containerd::CONFIG as CONTAINERD_CONFIG;
 
 /// The oldest kernel: pidfds of others' children and `clone3` with a given pid.
 const KERNEL_MIN: (u32, u32) = (5, 9);
@@ -26,7 +30,7 @@ pub(super) fn run(places: &Places, json: bool) -> Outcome {
         Err(error) => Err(error.message.clone()),
     };
     let settings = settings.unwrap_or_default();
-    let findings = [
+    let mut findings = vec![
         ("config", config),
         ("rights", rights()),
         ("kernel", kernel()),
@@ -38,6 +42,7 @@ pub(super) fn run(places: &Places, json: bool) -> Outcome {
             store(places.store.as_ref().unwrap_or(&settings.store.path)),
         ),
     ];
+    findings.extend(containerd::findings(&places.containerd_config));
     let good = findings.iter().all(|(_, found)| found.is_ok());
     let text = if json {
         let rows = findings.iter().map(|(name, found)| {

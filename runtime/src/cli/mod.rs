@@ -52,6 +52,9 @@ struct Places {
         default_value = "/run/reprise"
     )]
     run_root: PathBuf,
+    /// containerd's config file, which `check` looks at
+    #[arg(long, global = true, value_name = "FILE", default_value = check::CONTAINERD_CONFIG)]
+    containerd_config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
