@@ -45,6 +45,14 @@ pub(super) fn pack(from: &Path, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// All of `dir` as a compressed tar, as CRIU saves a tmpfs.
+pub(super) fn pack_all(dir: &Path) -> Result<Vec<u8>> {
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--gzip", "--no-unquote", "--numeric-owner"]);
+    tar.arg("--directory").arg(dir).arg(".");
+    output(&mut tar, "pack a file system")
+}
+
 /// Unpacks `from` below `to`. A file that is there already belongs to another
 /// container of the pod, and is an error.
 pub(super) fn unpack(from: &Path, to: &Path) -> Result<()> {
@@ -73,6 +81,11 @@ pub(super) fn names_in(dir: &Path) -> Result<BTreeSet<OsString>> {
 }
 
 fn run(command: &mut Command, doing: &str) -> Result<()> {
+    output(command, doing).map(drop)
+}
+
+/// What a command that succeeds prints.
+fn output(command: &mut Command, doing: &str) -> Result<Vec<u8>> {
     let output = command
         .stdin(std::process::Stdio::null())
         .output()
@@ -81,7 +94,7 @@ fn run(command: &mut Command, doing: &str) -> Result<()> {
             command.get_program().display()
         ))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let mut error = Error::internal(format!(

@@ -79,6 +79,11 @@ impl Layout {
                 Kind::MaskedFile
             });
         }
+        self.kind_unless_masked(path, fstype)
+    }
+
+    /// The same for a mount that covers no masked path.
+    pub(super) fn kind_unless_masked(&self, path: &Path, fstype: &str) -> Option<Kind> {
         let is = |mount: &Mount, typ: &str| mount.typ().as_deref() == Some(typ);
         if let Some((to, _)) = self
             .mounts

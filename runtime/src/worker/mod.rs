@@ -23,6 +23,7 @@ mod criu;
 mod criu_log;
 mod dump;
 mod executor;
+pub mod foreign;
 mod ground;
 mod helper;
 mod hooks;

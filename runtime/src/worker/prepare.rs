@@ -25,13 +25,16 @@ use crate::namespaces::{self, Namespace};
 /// # Errors
 /// The file cannot be read, or is no spec.
 pub fn load_spec(path: &Path) -> Result<(Spec, Vec<String>)> {
-    let what = || format!("cannot read {}", path.display());
-    let text = std::fs::read(path).doing(what())?;
-    let invalid = |e: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::InvalidArgument, format!("{}: {e}", what()))
-    };
+    let what = format!("cannot read {}", path.display());
+    parse_spec(&std::fs::read(path).doing(&what)?, &what)
+}
+
+/// Reads a spec from its text; `what` opens the line that says why it is none.
+pub(super) fn parse_spec(text: &[u8], what: &str) -> Result<(Spec, Vec<String>)> {
+    let invalid =
+        |e: &dyn std::fmt::Display| Error::new(ErrorKind::InvalidArgument, format!("{what}: {e}"));
     // Go reads what is no UTF-8 as a sign for it.
-    let text = String::from_utf8_lossy(&text);
+    let text = String::from_utf8_lossy(text);
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| invalid(&e))?;
     let mut value = spec_json::as_go_reads(value).map_err(|e| invalid(&e))?;
     if let Some(resources) = value.pointer_mut("/linux/resources") {

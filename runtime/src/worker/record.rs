@@ -13,9 +13,9 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 /// than before: which namespaces are CRIU's own, which mounts are external.
 const VERSION: u32 = 1;
 /// Ours.
-const FILE: &str = "reprise.json";
+pub(super) const FILE: &str = "reprise.json";
 /// The name and form that runc gave it: a JSON list of three link targets.
-const DESCRIPTORS: &str = "descriptors.json";
+pub(super) const DESCRIPTORS: &str = "descriptors.json";
 /// The content of the pod's `/dev/shm`.
 pub(super) const SHARED_MEMORY: &str = "reprise-shm.tar";
 /// No record is larger, whoever wrote it.
@@ -81,6 +81,11 @@ impl Record {
     pub(super) fn write(&self, images: &Path) -> Result<()> {
         write_json(&images.join(FILE), self)?;
         write_json(&images.join(DESCRIPTORS), &self.descriptors)
+    }
+
+    /// The record as a file: its name and content.
+    pub(super) fn file(&self) -> Result<(&'static str, Vec<u8>)> {
+        Ok((FILE, json(self)?))
     }
 
     /// Reads both files.
@@ -166,9 +171,12 @@ fn read_bounded(file: &Path) -> Result<String> {
     read().doing(format!("Cannot read {}", file.display()))
 }
 
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).doing("Cannot encode the checkpoint's record")
+}
+
 fn write_json(file: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec(value).doing("Cannot encode the checkpoint's record")?;
-    std::fs::write(file, text).doing(format!("Cannot write {}", file.display()))
+    std::fs::write(file, json(value)?).doing(format!("Cannot write {}", file.display()))
 }
 
 #[cfg(test)]
