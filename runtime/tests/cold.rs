@@ -54,6 +54,7 @@ support::tests![
     slave_propagation_works,
     nothing_of_the_worker_leaks_in,
     its_executable_is_read_only,
+    its_executable_is_never_busy,
     large_specs_and_many_layers,
     devices_anywhere_and_twice,
     how_long_it_takes,
@@ -426,9 +427,13 @@ fn nothing_of_the_worker_leaks_in() {
     assert!(!out.contains("CARGO"), "{out}");
 }
 
-fn its_executable_is_read_only() {
-    // A copy, since a file that is being executed cannot be written to anyway.
-    let copy = std::path::PathBuf::from(format!("/run/reprise-unit-exe-{}", std::process::id()));
+/// A copy of the worker's program, since one that is being executed cannot be
+/// written to anyway; and what a container could have opened of it.
+fn program_of_a_worker() -> (std::path::PathBuf, std::fs::File) {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let copy = format!("/run/reprise-unit-exe-{}-{n}", std::process::id());
+    let copy = std::path::PathBuf::from(copy);
     std::fs::copy("/proc/self/exe", &copy).unwrap();
     let worker = Worker::spawn_from(&copy, support::DEADLINE).unwrap();
     let exe = std::fs::File::options()
@@ -439,13 +444,58 @@ fn its_executable_is_read_only() {
     let pid = worker.pid();
     drop(worker);
     exit_code(pid);
+    (copy, exe)
+}
+
+/// Opens it for writing.
+fn write_to(exe: &std::fs::File) -> std::io::Error {
     let again = format!("/proc/self/fd/{}", exe.as_raw_fd());
-    let error = std::fs::File::options()
+    std::fs::File::options()
         .append(true)
         .open(again)
-        .unwrap_err();
+        .unwrap_err()
+}
+
+fn its_executable_is_read_only() {
+    let (copy, exe) = program_of_a_worker();
+    let error = write_to(&exe);
     std::fs::remove_file(&copy).unwrap();
     assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
+}
+
+/// Who tries to write to it all the time keeps nobody from executing it.
+fn its_executable_is_never_busy() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (copy, exe) = program_of_a_worker();
+    let over = AtomicBool::new(false);
+    let (tries, executed, busy) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut tries = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                let _refused = write_to(&exe);
+                tries += 1;
+            }
+            tries
+        });
+        // As containerd starts the shim, by the plain file; an argument that is too
+        // long ends it right after the file was opened.
+        let path = std::ffi::CString::new(copy.to_str().unwrap()).unwrap();
+        let long = std::ffi::CString::new("x".repeat(200_000)).unwrap();
+        let begin = std::time::Instant::now();
+        let (mut busy, mut executed) = (0, 0);
+        while begin.elapsed() < std::time::Duration::from_millis(1500) {
+            match nix::unistd::execve(&path, &[&long], &[] as &[&std::ffi::CStr]) {
+                Err(nix::errno::Errno::ETXTBSY) => busy += 1,
+                Err(e) => executed += u32::from(e == nix::errno::Errno::E2BIG),
+                Ok(never) => match never {},
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        (writer.join().unwrap(), executed, busy)
+    });
+    std::fs::remove_file(&copy).unwrap();
+    assert!(tries > 1000 && executed > 1000, "{tries}, {executed}");
+    assert_eq!(busy, 0);
 }
 
 fn large_specs_and_many_layers() {

@@ -35,6 +35,7 @@ mod prepare;
 mod protocol;
 mod record;
 mod restore;
+mod sealed;
 mod spec_json;
 mod stage;
 mod sysctl;
@@ -55,16 +56,18 @@ pub use protocol::{
 };
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use self::sealed::Sealed;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::rootfs::RootfsMount;
 use crate::sys;
@@ -83,14 +86,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Spawns a worker from our own executable (`/proc/self/exe`, through a
-    /// detached read-only mount so that no container can write to it). Each call
-    /// to it may take as long as `deadline`.
+    /// Spawns a worker from our own executable, sealed so that no container can
+    /// write to it. Each call to it may take as long as `deadline`.
     ///
     /// # Errors
     /// The process cannot be made.
     pub fn spawn(deadline: Duration) -> Result<Self> {
-        Self::spawn_from(Path::new("/proc/self/exe"), deadline)
+        static OWN: OnceLock<Sealed> = OnceLock::new();
+        let own = OWN.get_or_init(|| Sealed::of(Path::new("/proc/self/exe")));
+        Self::spawn_sealed(own, deadline)
     }
 
     /// Spawns a worker from another executable, which must answer to the
@@ -99,6 +103,10 @@ impl Worker {
     /// # Errors
     /// The process cannot be made.
     pub fn spawn_from(exe: &Path, deadline: Duration) -> Result<Self> {
+        Self::spawn_sealed(&Sealed::of(exe), deadline)
+    }
+
+    fn spawn_sealed(program: &Sealed, deadline: Duration) -> Result<Self> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -112,7 +120,7 @@ impl Worker {
         let stderr = last_words
             .try_clone()
             .doing("cannot make the worker's standard error")?;
-        let child = spawn_read_only(exe, theirs, stderr).doing("cannot start a worker")?;
+        let child = start(program, theirs, stderr).doing("cannot start a worker")?;
         let pid = i32::try_from(child.id()).map_err(|e| Error::because("worker's pid", &e))?;
         Ok(Self {
             pid,
@@ -283,16 +291,8 @@ fn unexpected(reply: &Reply) -> Error {
     ))
 }
 
-/// Starts the executable through a read-only copy of its mount, so that a
-/// container that gets hold of `/proc/PID/exe` cannot open it for writing
-/// (CVE-2019-5736). Kernels that refuse get the plain path.
-fn spawn_read_only(exe: &Path, socket: OwnedFd, stderr: File) -> std::io::Result<process::Child> {
-    let mount = read_only_copy(exe);
-    let path = mount.as_ref().map_or_else(
-        || exe.to_owned(),
-        |fd| format!("/proc/self/fd/{}", fd.as_raw_fd()).into(),
-    );
-    let mut command = process::Command::new(path);
+fn start(program: &Sealed, socket: OwnedFd, stderr: File) -> std::io::Result<process::Child> {
+    let mut command = process::Command::new(program.path());
     command
         .arg("worker")
         .env_clear()
@@ -304,18 +304,6 @@ fn spawn_read_only(exe: &Path, socket: OwnedFd, stderr: File) -> std::io::Result
         command.env("PATH", value);
     }
     command.spawn()
-}
-
-fn read_only_copy(exe: &Path) -> Option<OwnedFd> {
-    let exe = std::fs::read_link(exe).unwrap_or_else(|_not_a_link| exe.to_owned());
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    let mount = sys::open_tree(libc::AT_FDCWD, &exe, flags).ok()?;
-    let attr = sys::MountAttr {
-        set: sys::MOUNT_ATTR_RDONLY,
-        ..sys::MountAttr::default()
-    };
-    sys::mount_setattr(mount.as_fd(), false, &attr).ok()?;
-    Some(mount)
 }
 
 /// Mounts a bundle's rootfs alone, for a container that is prepared later. Undone
