@@ -307,6 +307,23 @@ fn masked_and_read_only_paths() {
     let masked = json!(["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/scsi",]);
     case.set("/linux/maskedPaths", masked);
     same(&mut case);
+    // The root itself, and what is behind the links of processes.
+    for path in ["/", "/proc/self/root", "/proc/1/root/etc", "/proc/self/exe"] {
+        let mut case = sh("echo > /made; echo > /etc/made; ls /etc");
+        case.set("/linux/readonlyPaths", json!([path]));
+        let (_, out) = same(&mut case);
+        let guarded = out.contains("can't create /etc/made: Read-only file system");
+        assert_eq!(guarded, path != "/proc/self/exe", "{path}: {out}");
+    }
+    let mut case = sh("ls /etc");
+    case.set("/linux/maskedPaths", json!(["/proc/1/root/etc"]));
+    assert_eq!(same(&mut case).1, "");
+    for path in ["/proc/self/exe", "/proc/self/ns/net"] {
+        let mut case = sh("true");
+        case.set("/linux/maskedPaths", json!([path]));
+        assert_ne!(case.run_under_runc().0, 0);
+        assert_ne!(case.run_or_refuse().0, 0);
+    }
 }
 
 fn a_dev_of_the_node() {
@@ -393,6 +410,10 @@ fn what_is_refused() {
         tmpfs("/vol", &["nosuchoption=1"]),
         tmpfs("/vol", &["size=many"]),
         bind(Path::new("/etc"), "/etc/passwd", &["rbind"]),
+        tmpfs(&"/long".repeat(1000), &[]),
+        bind(Path::new("/etc"), &"long/".repeat(1000), &["rbind"]),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}),
     ] {
         let mut case = sh("true");
         case.mount(mount);

@@ -187,3 +187,38 @@ pub fn clone_mount(fd: BorrowedFd<'_>, deep: bool) -> Sys<OwnedFd> {
         };
     open_tree(fd.as_raw_fd(), Path::new(""), flags)
 }
+
+/// Which mount something is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The mount's id, as `/proc/PID/mountinfo` has it.
+    pub id: u64,
+    /// Whether it is what is mounted there, and not something below.
+    pub is_root: bool,
+}
+
+/// Tells which mount the file or directory behind `fd` is on.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn mount_point(fd: BorrowedFd<'_>) -> Sys<MountPoint> {
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is an empty C string, and the kernel fills the structure, whose
+    // size the call's number implies.
+    let ret = unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT,
+            libc::STATX_MNT_ID,
+            stat.as_mut_ptr(),
+        )
+    };
+    check(ret.into())?;
+    // SAFETY: all bytes were zero, which is a value of every field.
+    let stat = unsafe { stat.assume_init() };
+    Ok(MountPoint {
+        id: stat.stx_mnt_id,
+        is_root: stat.stx_attributes & u64::from(libc::STATX_ATTR_MOUNT_ROOT.cast_unsigned()) != 0,
+    })
+}

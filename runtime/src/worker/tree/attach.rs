@@ -18,6 +18,9 @@ use super::{cgroups, copy_up, proc, set_propagation};
 use crate::sys;
 use crate::worker::executor::{Inside, words};
 
+/// The longest path that the kernel takes, in bytes, with the NUL at its end.
+const PATH_MAX: usize = 4096;
+
 /// A mount that is in its place.
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -73,6 +76,11 @@ fn find_place(root: BorrowedFd<'_>, planned: &Planned) -> Inside<Place> {
     let strict = matches!(&planned.what, What::New(typ) if typ == "proc" || typ == "sysfs");
     let ordinary = |typ: &str| format!("filesystem {typ:?} must be mounted on ordinary directory");
     let cannot = |e: Errno| format!("create mountpoint for {to} mount: {}", words(e));
+    // In steps it could be made, but nobody could name it, runc neither.
+    let whole = planned.rootfs.as_os_str().len() + place::clean(&planned.to).as_os_str().len();
+    if whole >= PATH_MAX {
+        return Err(cannot(Errno::ENAMETOOLONG));
+    }
     if let What::New(typ) = &planned.what
         && strict
         && place::is_link(root, &planned.to).map_err(cannot)?
@@ -127,8 +135,9 @@ fn new_at(planned: &Planned, typ: &str, place: &Place) -> Inside<(OwnedFd, bool)
         }
         _ => {}
     }
-    let mount =
-        new(typ, &planned.source, &options, label).map_err(|e| planned.told("mount", words(e)))?;
+    let mount = new(typ, &planned.source, &options, label)
+        .and_then(|mount| refuse_twice(&mount, place).map(|()| mount))
+        .map_err(|e| planned.told("mount", words(e)))?;
     if typ == "tmpfs" && planned.options.copy_up {
         copy_up::fill(place.fd.as_fd(), mount.as_fd())
             .map_err(|e| format!("tmpcopyup: failed to copy {}: {e}", planned.to.display()))?;
@@ -167,6 +176,15 @@ pub(super) fn new(
     }
     sys::fsconfig_create(fs)?;
     sys::fsmount(fs, attributes(options.flags))
+}
+
+/// mount(2) mounts no file system upon itself, which a moved mount may be.
+fn refuse_twice(mount: &OwnedFd, place: &Place) -> std::result::Result<(), Errno> {
+    let device = |fd: &OwnedFd| fstat(fd.as_raw_fd()).map(|stat| stat.st_dev);
+    if device(mount)? == device(&place.fd)? && sys::mount_point(place.fd.as_fd())?.is_root {
+        return Err(Errno::EBUSY);
+    }
+    Ok(())
 }
 
 /// Puts a detached mount into its place.

@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
-use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev};
 use oci_spec::runtime::Spec;
 
 use super::options::Options;
@@ -71,13 +71,53 @@ impl Plan {
 }
 
 fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), Errno> {
-    let place = match sys::open_in_root(root, path, OFlag::O_PATH) {
-        Err(Errno::ENOENT) => return Ok(()),
-        other => other?,
+    let Some(place) = find(root, path)? else {
+        return Ok(());
     };
+    // What is put on top of the root itself is seen by nobody who is in it.
+    if sys::mount_point(place.as_fd())? == sys::mount_point(root)? && is_same(&place, root)? {
+        return sys::mount_setattr(root, false, &read_only());
+    }
+    if is_own_program(&place)? {
+        return Ok(());
+    }
     let copy = sys::clone_mount(place.as_fd(), true)?;
     sys::mount_setattr(copy.as_fd(), false, &read_only())?;
     sys::move_mount(copy.as_fd(), place.as_raw_fd(), Path::new(""))
+}
+
+/// What a path leads to, if to anything. `root` is the root of this process.
+fn find(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<Option<OwnedFd>, Errno> {
+    let found = match sys::open_in_root(root, path, OFlag::O_PATH) {
+        // By a link in a process's directory: that one cannot be followed within a
+        // root. Where it leads out of the container's tree, nothing can be attached.
+        Err(Errno::EXDEV) => {
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            nix::fcntl::open(path, flags, Mode::empty()).map(sys::own)
+        }
+        found => found,
+    };
+    match found {
+        Err(Errno::ENOENT) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn is_same(one: &OwnedFd, other: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
+    let (one, other) = (fstat(one.as_raw_fd())?, fstat(other.as_raw_fd())?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// Whether this is our program, sealed already: `/proc/self/exe` until execve.
+fn is_own_program(place: &OwnedFd) -> std::result::Result<bool, Errno> {
+    match nix::fcntl::open(
+        "/proc/self/exe",
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(own) => is_same(place, sys::own(own).as_fd()),
+        Err(_no_proc) => Ok(false),
+    }
 }
 
 /// What hides a path: `/dev/null` a file, an empty directory a directory.
@@ -105,9 +145,8 @@ impl Masks {
     }
 
     fn put(&mut self, root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), Errno> {
-        let place = match sys::open_in_root(root, path, OFlag::O_PATH) {
-            Err(Errno::ENOENT) => return Ok(()),
-            other => other?,
+        let Some(place) = find(root, path)? else {
+            return Ok(());
         };
         let is_dir = place::kind(&fstat(place.as_raw_fd())?) == SFlag::S_IFDIR;
         let mask = if is_dir {
@@ -147,7 +186,7 @@ pub(super) fn mask(inodes: &str) -> Options {
 pub(super) fn reopen_null(own_dev: bool) -> Inside<()> {
     let told = |e: Errno| format!("error reopening /dev/null inside container: {}", words(e));
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let opened = nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty())
+    let opened = nix::fcntl::open("/dev/null", flags, Mode::empty())
         .map(sys::own)
         .and_then(|null| Ok((fstat(null.as_raw_fd())?, null)));
     let null = match opened {
