@@ -31,8 +31,26 @@ const REASONS: &[Reason] = &[
         holds: |_, v| v.runc_says("too many open files") && matches!(v.ours, Verdict::Ran(_)),
     },
     Reason {
-        why: "a message queue that is mounted twice over is there twice, where runc fails",
-        holds: |_, v| v.runc_says("error mounting \\\"mqueue\\\"") && v.runc_says("resource busy"),
+        why: "no time offset at all: runc tells the kernel nothing, which that refuses",
+        holds: |spec, v| {
+            spec.pointer("/linux/timeOffsets") == Some(&json!({}))
+                && v.runc_says("timens_offsets: Invalid argument")
+                && matches!(v.ours, Verdict::Ran(_))
+        },
+    },
+    Reason {
+        why: "a sysfs in the root's place is refused as any other, where runc mounts it unseen",
+        holds: |_, v| matches!(v.runc, Verdict::Ran(_)) && v.ours_say("is on the top of rootfs"),
+    },
+    Reason {
+        why: "a path by a descriptor's number: what a runtime has open there is chance",
+        holds: |spec, _| {
+            let paths = ["/linux/readonlyPaths", "/linux/maskedPaths"];
+            let all = paths.iter().filter_map(|at| spec.pointer(at)?.as_array());
+            all.flatten()
+                .filter_map(Value::as_str)
+                .any(|path| path.starts_with("/proc/self/fd/"))
+        },
     },
     Reason {
         why: "a filter that forbids what runc does last; ours is loaded last of all",

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::fields::FIELDS;
+use crate::fields;
 use crate::sides::Verdicts;
 use crate::specs::Specs;
 
@@ -199,11 +199,11 @@ impl Random {
             }
             4 => Step::Insert(format!("{at}/unknown"), self.value(false)),
             5 | 6 => {
-                let (at, good, bad) = self.one_of(FIELDS);
+                let (at, good, bad) = *self.one_of(&fields::all());
                 let all: Vec<Value> = [good, bad].into_iter().flat_map(|f| f()).collect();
                 match self.below(all.len() + 1) {
-                    i if i == all.len() => Step::Insert((*at).to_owned(), self.value(is_source)),
-                    i => Step::Insert((*at).to_owned(), all[i].clone()),
+                    i if i == all.len() => Step::Insert(at.to_owned(), self.value(is_source)),
+                    i => Step::Insert(at.to_owned(), all[i].clone()),
                 }
             }
             _ => Step::Replace(at, self.value(is_source)),
