@@ -1,10 +1,10 @@
 //! A checkpoint's manifest: what `manifest.json` beside the images says.
 
-use std::collections::BTreeMap;
-
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::Fingerprint;
+use crate::cri::annotation;
+use crate::fingerprint::{Fingerprint, Hashes, Shown};
 
 /// The format that this build writes; others are refused.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -34,12 +34,17 @@ pub struct Manifest {
     /// Size and name of every file of CRIU's images, so that a missing or
     /// truncated one is noticed before CRIU starts. The store fills it in.
     pub files: Vec<ImageFile>,
-    /// A hash for each field of the fingerprint ([`Subject::hashes`]), so that
-    /// one can say in which a container differs.
-    ///
-    /// [`Subject::hashes`]: crate::fingerprint::Subject::hashes
+    /// A hash for each field of the fingerprint, so that one can say in which a
+    /// container differs, and find it on another node.
     #[serde(default)]
-    pub fields: BTreeMap<String, String>,
+    pub fields: Hashes,
+    /// The fields as people may see them.
+    #[serde(default)]
+    pub shown: Shown,
+    /// The image that the container ran. The shim does not know it, since it asks
+    /// nobody; who publishes the checkpoint fills it in.
+    #[serde(default)]
+    pub base: Option<BaseImage>,
 }
 
 impl Manifest {
@@ -92,6 +97,15 @@ pub struct ImageFile {
     pub bytes: u64,
 }
 
+/// The image of the container that was checkpointed, as every node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseImage {
+    /// Chain id of its layers, the name of the uppermost one's snapshot.
+    pub chain: String,
+    /// Digest of its manifest or index, as the user's name for it led there.
+    pub digest: Option<String>,
+}
+
 /// The container that was checkpointed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -109,6 +123,22 @@ pub struct Origin {
     pub image: Option<String>,
 }
 
+impl Origin {
+    /// What a spec says of its container.
+    #[must_use]
+    pub fn of(spec: &Spec, namespace: &str, id: &str) -> Self {
+        let said = |name| annotation(spec, name).map(str::to_owned);
+        Self {
+            namespace: namespace.to_owned(),
+            container: id.to_owned(),
+            name: said("container-name"),
+            pod: said("sandbox-name"),
+            pod_namespace: said("sandbox-namespace"),
+            image: said("image-name"),
+        }
+    }
+}
+
 /// What a node must offer for this checkpoint to be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {
@@ -116,7 +146,8 @@ pub struct Needs {
     pub arch: String,
     /// CPU features that were there (`/proc/cpuinfo` flags), all needed.
     pub cpu_features: Vec<String>,
-    /// Kernel that made it, for the log.
+    /// Release of the kernel that made it; an older one, by its first two numbers,
+    /// may lack what CRIU found there.
     pub kernel: String,
     /// CRIU that made it, as `major * 10000 + minor * 100 + sublevel`.
     pub criu_version: u32,

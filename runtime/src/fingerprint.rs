@@ -1,16 +1,19 @@
 //! What makes two containers interchangeable: pure, versioned.
 //!
 //! A [`Subject`] is everything that must be equal for one container to stand in
-//! for another, as named fields; its [`Fingerprint`] is a hash over them. Format
-//! `v1`: `v1-` and the SHA-256 in hex of the canonical JSON (keys sorted, no
-//! blanks) of `{"fields":{...},"version":1}`. A change to what a field holds, or
-//! to which fields there are, is a new version.
+//! for another, as named fields. Each field has a hash, the SHA-256 in hex of the
+//! canonical JSON (keys sorted, no blanks) of `[name, value]`: [`Hashes`]. A
+//! [`Fingerprint`] is a hash over these. Format `v2`: `v2-` and the SHA-256 in hex
+//! of the canonical JSON of `{"fields":{"<name>":"<hash>",...},"version":2}`. So
+//! one field can be exchanged without knowing the others ([`Hashes::with_base`]). A
+//! change to what a field holds, or to which fields there are, is a new version.
 //!
 //! | field | holds |
 //! |---|---|
 //! | `namespace` | containerd's namespace |
 //! | `pod_namespace`, `container_name` | from the CRI annotations |
-//! | `image` | overlay lower directories of the rootfs: snapshots are unique on the node |
+//! | `service_account` | the subject of the pod's token, `system:serviceaccount:<namespace>:<name>` |
+//! | `image` | what the rootfs is based on, see [`Base`] |
 //! | `args`, `cwd`, `terminal` | as in the spec |
 //! | `env` | sorted by name, without the per-pod names below |
 //! | `user` | uid, gid, umask, supplementary groups as a set |
@@ -18,6 +21,7 @@
 //! | `no_new_privileges`, `seccomp`, `apparmor`, `selinux`, `mount_label` | security |
 //! | `rlimits`, `scheduling`, `personality`, `memory_policy`, `time_offsets` | process settings that CRIU brings back from the image |
 //! | `mounts` | destination, type, options as a set; not the source |
+//! | `volumes` | content of ConfigMap, Secret and projected volumes by destination ([`crate::volumes`]) |
 //! | `masked_paths`, `readonly_paths` | as sets |
 //! | `devices`, `device_rules` | nodes as a set, rules in order |
 //! | `namespaces` | types, and whether each is the container's own or joined; id mappings |
@@ -32,30 +36,37 @@
 //! only when they come as the kubelet sets them: with an address in
 //! `X_SERVICE_HOST` and a URL in `X_PORT`. A user's own `HTTP_PORT=80` counts.
 
+mod canonical;
+mod environment;
+mod shown;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::cri::annotation;
 use crate::rootfs::RootfsMount;
+use crate::volumes::Contents;
+use canonical::{canonical, filled, hash, sorted, value};
+use environment::environment;
+
+pub use shown::{Difference, Shown};
 
 /// The version of the format that this build makes.
-pub const FINGERPRINT_VERSION: u32 = 1;
+pub const FINGERPRINT_VERSION: u32 = 2;
 
-/// A fingerprint: version and hash, `v1-<64 hex digits>`. Safe as a file name.
+/// A fingerprint: version and hash, `v2-<64 hex digits>`. Safe as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    /// The fingerprint of a subject.
+    /// The fingerprint over the hashes of all fields.
     #[must_use]
-    pub fn of(subject: &Subject) -> Self {
-        let whole = json!({ "version": FINGERPRINT_VERSION, "fields": subject.0 });
+    pub fn of(hashes: &Hashes) -> Self {
+        let whole = json!({ "version": FINGERPRINT_VERSION, "fields": hashes.0 });
         Self(format!("v{FINGERPRINT_VERSION}-{}", hash(&whole)))
     }
 
@@ -94,17 +105,98 @@ impl TryFrom<String> for Fingerprint {
             Ok(Self(text))
         } else {
             Err(format!(
-                "{text:?} is not a fingerprint (v1-<64 hex digits>)"
+                "{text:?} is not a fingerprint (v2-<64 hex digits>)"
             ))
         }
     }
 }
 
-/// What must be equal for one container to stand in for another. Holds values of
-/// the environment: not for logs, and never stored; [`Subject::hashes`] is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a rootfs is based on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Overlay lower directories, uppermost first. Create knows them without asking
+    /// anybody, and snapshots are unique on a node while they live. The fingerprint
+    /// is this node's then.
+    Here(Vec<String>),
+    /// The chain id of the image's layers (`sha256:<hex>`), which is the name of the
+    /// committed snapshot below the container's: the same on every node.
+    Anywhere(String),
+}
+
+impl Base {
+    /// The name of its field.
+    const FIELD: &str = "image";
+
+    /// What a container's rootfs is based on here. `None`: it is not one overlay
+    /// mount with lower directories, so nothing says which image it is.
+    #[must_use]
+    pub fn here(rootfs: &[RootfsMount]) -> Option<Self> {
+        let lower = lower_directories(rootfs)?;
+        Some(Self::Here(lower.into_iter().map(str::to_owned).collect()))
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Here(lower) => json!(lower),
+            Self::Anywhere(chain) => json!({ "chain": chain }),
+        }
+    }
+
+    fn hash(&self) -> String {
+        hash(&json!([Self::FIELD, self.value()]))
+    }
+}
+
+/// A hash for each field of a [`Subject`]: what may be stored, so that one can say
+/// later which fields of two containers differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Subject(BTreeMap<String, Value>);
+pub struct Hashes(BTreeMap<String, String>);
+
+impl Hashes {
+    /// The same with another base: how a fingerprint travels between nodes.
+    #[must_use]
+    pub fn with_base(&self, base: &Base) -> Self {
+        let mut fields = self.0.clone();
+        fields.insert(Base::FIELD.to_owned(), base.hash());
+        Self(fields)
+    }
+
+    /// Whether they are of a container on this base.
+    #[must_use]
+    pub fn has_base(&self, base: &Base) -> bool {
+        self.get(Base::FIELD) == Some(base.hash().as_str())
+    }
+
+    /// A field's hash.
+    #[must_use]
+    pub fn get(&self, field: &str) -> Option<&str> {
+        self.0.get(field).map(String::as_str)
+    }
+
+    /// Whether there are none: a checkpoint that others have made says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names of the fields that differ, sorted.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        names
+            .into_iter()
+            .filter(|name| self.0.get(*name) != other.0.get(*name))
+            .cloned()
+            .collect()
+    }
+}
+
+/// What must be equal for one container to stand in for another. Holds values of
+/// the environment: not for logs, and never stored; [`Subject::hashes`] is, and
+/// [`Subject::shown`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject(BTreeMap<&'static str, Value>);
 
 impl Subject {
     /// Whether containers with this rootfs have one.
@@ -113,15 +205,20 @@ impl Subject {
         lower_directories(rootfs).is_some()
     }
 
-    /// Takes it from what Create knows. `None`: the rootfs has no layers that
-    /// other containers share (it is not one overlay mount), so nothing says
-    /// which image it is.
+    /// Takes it from what Create knows, and from what was read of its volumes.
+    /// `None`: the rootfs has no layers that other containers share (it is not one
+    /// overlay mount), so nothing says which image it is.
     #[must_use]
-    pub fn of(spec: &Spec, namespace: &str, rootfs: &[RootfsMount]) -> Option<Self> {
+    pub fn of(
+        spec: &Spec,
+        namespace: &str,
+        rootfs: &[RootfsMount],
+        contents: &Contents,
+    ) -> Option<Self> {
         let root = spec.root().as_ref();
         let mut fields = BTreeMap::new();
-        let mut put = |name: &str, value: Value| {
-            fields.insert(name.to_owned(), value);
+        let mut put = |name: &'static str, value: Value| {
+            fields.insert(name, value);
         };
         put("namespace", json!(namespace));
         put(
@@ -129,12 +226,14 @@ impl Subject {
             json!(annotation(spec, "sandbox-namespace")),
         );
         put("container_name", json!(annotation(spec, "container-name")));
-        put("image", json!(lower_directories(rootfs)?));
+        put("service_account", json!(contents.service_account));
+        put(Base::FIELD, Base::here(rootfs)?.value());
         put(
             "rootfs_readonly",
             json!(root.is_some_and(|r| r.readonly() == Some(true))),
         );
         put("mounts", mounts(spec));
+        put("volumes", json!(contents.volumes));
         put("hooks", value(spec.hooks()));
         if let Some(process) = spec.process() {
             process_fields(process, &mut put);
@@ -143,35 +242,31 @@ impl Subject {
         Some(Self(fields))
     }
 
-    /// A hash for each field: what may be stored, so that one can say later which
-    /// fields of two containers differ.
+    /// A hash for each field.
     #[must_use]
-    pub fn hashes(&self) -> BTreeMap<String, String> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.clone(), hash(&json!([name, value]))))
-            .collect()
+    pub fn hashes(&self) -> Hashes {
+        let hashes = self.0.iter();
+        Hashes(
+            hashes
+                .map(|(name, value)| ((*name).to_owned(), hash(&json!([name, value]))))
+                .collect(),
+        )
     }
 
-    /// Names of the fields that differ, sorted.
+    /// Its fingerprint on this node.
     #[must_use]
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        differences(&self.hashes(), &other.hashes())
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.hashes())
+    }
+
+    /// What people may see of it.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        Shown::of(&self.0)
     }
 }
 
-/// Names of the fields whose hashes differ, sorted.
-#[must_use]
-pub fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<String> {
-    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    names
-        .into_iter()
-        .filter(|name| a.get(*name) != b.get(*name))
-        .cloned()
-        .collect()
-}
-
-fn process_fields(process: &Process, put: &mut impl FnMut(&str, Value)) {
+fn process_fields(process: &Process, put: &mut impl FnMut(&'static str, Value)) {
     let user = process.user();
     put("args", json!(process.args()));
     put("cwd", json!(process.cwd()));
@@ -209,7 +304,7 @@ fn process_fields(process: &Process, put: &mut impl FnMut(&str, Value)) {
     );
 }
 
-fn linux_fields(spec: &Spec, put: &mut impl FnMut(&str, Value)) {
+fn linux_fields(spec: &Spec, put: &mut impl FnMut(&'static str, Value)) {
     let Some(linux) = spec.linux() else { return };
     put(
         "seccomp",
@@ -319,100 +414,6 @@ fn seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Value {
     whole
 }
 
-/// The environment without per-pod names, sorted by name; of several lines with
-/// one name the order stays.
-fn environment(env: &[String]) -> Vec<&String> {
-    let mut kept: Vec<(&str, &String)> = Vec::new();
-    let services = services(env);
-    for line in env {
-        let name = line.split_once('=').map_or(line.as_str(), |(name, _)| name);
-        if name != "HOSTNAME" && !of_service(name, &services) {
-            kept.push((name, line));
-        }
-    }
-    kept.sort_by_key(|(name, _)| *name);
-    kept.into_iter().map(|(_, line)| line).collect()
-}
-
-/// Prefixes of the services that the kubelet announces in an environment.
-fn services(env: &[String]) -> BTreeSet<&str> {
-    let pairs: BTreeMap<&str, &str> = env.iter().filter_map(|l| l.split_once('=')).collect();
-    pairs
-        .iter()
-        .filter_map(|(name, value)| {
-            let service = name.strip_suffix("_SERVICE_HOST")?;
-            value.parse::<IpAddr>().ok()?;
-            let url = pairs.get(format!("{service}_PORT").as_str())?;
-            url.split_once("://")
-                .is_some_and(|(scheme, _)| matches!(scheme, "tcp" | "udp" | "sctp"))
-                .then_some(service)
-        })
-        .collect()
-}
-
-fn of_service(name: &str, services: &BTreeSet<&str>) -> bool {
-    services.iter().any(|service| {
-        let Some(rest) = name.strip_prefix(service) else {
-            return false;
-        };
-        if matches!(rest, "_SERVICE_HOST" | "_SERVICE_PORT" | "_PORT")
-            || rest.starts_with("_SERVICE_PORT_")
-        {
-            return true;
-        }
-        let mut words = rest.strip_prefix("_PORT_").unwrap_or_default().split('_');
-        let number = words.next().unwrap_or_default();
-        !number.is_empty()
-            && number.bytes().all(|b| b.is_ascii_digit())
-            && matches!(words.next(), Some("TCP" | "UDP" | "SCTP"))
-            && matches!(words.next(), None | Some("PROTO" | "PORT" | "ADDR"))
-            && words.next().is_none()
-    })
-}
-
-/// Anything that serialises, as JSON.
-fn value<T: Serialize>(thing: &T) -> Value {
-    // The types of the OCI spec have no maps with keys that JSON cannot have.
-    serde_json::to_value(thing).unwrap_or(Value::Null)
-}
-
-/// A text, or null when it is empty or absent.
-fn filled(text: Option<&str>) -> Value {
-    json!(text.filter(|t| !t.is_empty()))
-}
-
-/// A set, in canonical order.
-fn sorted<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>) -> Vec<Value> {
-    let mut values: Vec<Value> = items.map(value).collect();
-    values.sort_by_cached_key(canonical);
-    values
-}
-
-/// SHA-256 of the canonical JSON, in hex.
-fn hash(value: &Value) -> String {
-    let digest = Sha256::digest(canonical(value).as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// JSON with sorted keys and no blanks, whatever order `value` keeps them in.
-fn canonical(value: &Value) -> String {
-    match value {
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(canonical).collect();
-            format!("[{}]", items.join(","))
-        }
-        Value::Object(map) => {
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            let items: Vec<String> = sorted
-                .into_iter()
-                .map(|(key, value)| format!("{}:{}", json!(key), canonical(value)))
-                .collect();
-            format!("{{{}}}", items.join(","))
-        }
-        plain => plain.to_string(),
-    }
-}
-
 #[cfg(test)]
 #[path = "fingerprint_tests.rs"]
-mod tests;
+pub(crate) mod tests;

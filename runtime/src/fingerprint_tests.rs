@@ -1,10 +1,12 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::volumes::Contents;
 
 /// A container as Kubernetes and containerd make it, as JSON.
-fn base() -> Value {
+pub(crate) fn base() -> Value {
     json!({
         "ociVersion": "1.1.0",
         "hostname": "pod-1",
@@ -57,7 +59,7 @@ fn base() -> Value {
     })
 }
 
-fn overlay(lower: &str) -> Vec<RootfsMount> {
+pub(crate) fn overlay(lower: &str) -> Vec<RootfsMount> {
     vec![RootfsMount {
         typ: "overlay".to_owned(),
         source: "overlay".to_owned(),
@@ -71,23 +73,32 @@ fn overlay(lower: &str) -> Vec<RootfsMount> {
     }]
 }
 
-fn subject(spec: &Value) -> Subject {
+pub(crate) fn subject(spec: &Value) -> Subject {
     let spec: Spec = serde_json::from_value(spec.clone()).unwrap();
-    Subject::of(&spec, "k8s.io", &overlay("/s/2/fs:/s/1/fs")).unwrap()
+    of(&spec, "k8s.io", &overlay("/s/2/fs:/s/1/fs")).unwrap()
+}
+
+/// The subject of a container without volumes that count.
+fn of(spec: &Spec, namespace: &str, rootfs: &[RootfsMount]) -> Option<Subject> {
+    Subject::of(spec, namespace, rootfs, &Contents::default())
 }
 
 fn fingerprint(spec: &Value) -> Fingerprint {
-    Fingerprint::of(&subject(spec))
+    subject(spec).fingerprint()
 }
 
-fn set(spec: &mut Value, path: &str, value: Value) {
+fn differences(a: &Subject, b: &Subject) -> Vec<String> {
+    a.hashes().differences(&b.hashes())
+}
+
+pub(crate) fn set(spec: &mut Value, path: &str, value: Value) {
     *spec
         .pointer_mut(path)
         .unwrap_or_else(|| panic!("no {path}")) = value;
 }
 
 /// One change of everything that must be equal, with the field it is part of.
-fn changes() -> Vec<(&'static str, &'static str, Value)> {
+pub(crate) fn changes() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         (
             "pod_namespace",
@@ -159,30 +170,26 @@ fn every_field_that_must_match_is_seen_and_named() {
         let mut spec = base();
         set(&mut spec, path, value);
         let changed = subject(&spec);
-        assert_ne!(
-            Fingerprint::of(&original),
-            Fingerprint::of(&changed),
-            "{path}"
-        );
-        assert_eq!(original.differences(&changed), [field], "{path}");
+        assert_ne!(original.fingerprint(), changed.fingerprint(), "{path}");
+        assert_eq!(differences(&original, &changed), [field], "{path}");
     }
     let spec: Spec = serde_json::from_value(base()).unwrap();
-    let other = Subject::of(&spec, "moby", &overlay("/s/2/fs:/s/1/fs")).unwrap();
-    assert_eq!(original.differences(&other), ["namespace"]);
-    let other = Subject::of(&spec, "k8s.io", &overlay("/s/3/fs:/s/1/fs")).unwrap();
-    assert_eq!(original.differences(&other), ["image"]);
+    let other = of(&spec, "moby", &overlay("/s/2/fs:/s/1/fs")).unwrap();
+    assert_eq!(differences(&original, &other), ["namespace"]);
+    let other = of(&spec, "k8s.io", &overlay("/s/3/fs:/s/1/fs")).unwrap();
+    assert_eq!(differences(&original, &other), ["image"]);
 }
 
 #[test]
 fn a_rootfs_without_shared_layers_has_no_subject() {
     let spec: Spec = serde_json::from_value(base()).unwrap();
-    assert!(Subject::of(&spec, "k8s.io", &[]).is_none());
+    assert!(of(&spec, "k8s.io", &[]).is_none());
     let mut bind = overlay("/a");
     bind[0].typ = "bind".to_owned();
-    assert!(Subject::of(&spec, "k8s.io", &bind).is_none());
+    assert!(of(&spec, "k8s.io", &bind).is_none());
     let mut two = overlay("/a");
     two.extend(overlay("/b"));
-    assert!(Subject::of(&spec, "k8s.io", &two).is_none());
+    assert!(of(&spec, "k8s.io", &two).is_none());
 }
 
 #[test]
@@ -211,17 +218,69 @@ fn a_users_own_variables_count_even_with_service_like_names() {
 }
 
 #[test]
+fn what_the_volumes_hold_counts() {
+    let spec: Spec = serde_json::from_value(base()).unwrap();
+    let with = |contents: &Contents| {
+        Subject::of(&spec, "k8s.io", &overlay("/s/2/fs:/s/1/fs"), contents).unwrap()
+    };
+    let files = |word: &str| BTreeMap::from([("mode".to_owned(), word.to_owned())]);
+    let volumes = |word| BTreeMap::from([("/etc/app".to_owned(), files(word))]);
+    let contents = |word, account: &str| Contents {
+        volumes: volumes(word),
+        service_account: Some(account.to_owned()),
+    };
+    let original = with(&contents("0644 aa", "system:serviceaccount:a:b"));
+    let changed = with(&contents("0644 bb", "system:serviceaccount:a:b"));
+    assert_eq!(differences(&original, &changed), ["volumes"]);
+    let other = with(&contents("0644 aa", "system:serviceaccount:a:c"));
+    assert_eq!(differences(&original, &other), ["service_account"]);
+    let shown = original
+        .shown()
+        .differences(&changed.shown(), &["volumes".to_owned()]);
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].what.as_deref(), Some("/etc/app mode"));
+    assert!(!shown[0].here.to_string().contains("aa"), "{shown:?}");
+}
+
+#[test]
 fn the_format_is_pinned() {
-    let subject = Subject(BTreeMap::from([(
-        "b".to_owned(),
-        json!({"y": 1, "x": [null]}),
-    )]));
-    let text = r#"{"fields":{"b":{"x":[null],"y":1}},"version":1}"#;
-    let digest: String = Sha256::digest(text)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    assert_eq!(Fingerprint::of(&subject).as_str(), format!("v1-{digest}"));
+    let digest = |text: &str| -> String {
+        Sha256::digest(text)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
+    };
+    let subject = Subject(BTreeMap::from([
+        ("b", json!({"y": 1, "x": [null]})),
+        ("a", json!("z")),
+    ]));
+    let (a, b) = (
+        digest(r#"["a","z"]"#),
+        digest(r#"["b",{"x":[null],"y":1}]"#),
+    );
+    let whole = format!(r#"{{"fields":{{"a":"{a}","b":"{b}"}},"version":2}}"#);
+    assert_eq!(
+        subject.fingerprint().as_str(),
+        format!("v2-{}", digest(&whole))
+    );
+}
+
+#[test]
+fn a_fingerprint_travels_by_exchanging_its_base() {
+    let here = subject(&base()).hashes();
+    let local = Base::here(&overlay("/s/2/fs:/s/1/fs")).unwrap();
+    assert!(here.has_base(&local));
+    let portable = here.with_base(&Base::Anywhere("sha256:abc".to_owned()));
+    assert_eq!(here.differences(&portable), ["image"]);
+    // The other node has other numbers for the same layers.
+    let there = Base::here(&overlay("/t/7/fs:/t/5/fs")).unwrap();
+    let spec: Spec = serde_json::from_value(base()).unwrap();
+    let same = of(&spec, "k8s.io", &overlay("/t/7/fs:/t/5/fs")).unwrap();
+    assert_eq!(
+        Fingerprint::of(&portable.with_base(&there)),
+        same.fingerprint()
+    );
+    assert_eq!(portable.with_base(&local), here);
 }
 
 #[test]
@@ -230,8 +289,8 @@ fn only_well_formed_fingerprints_are_read() {
     assert!(serde_json::from_value::<Fingerprint>(json!(good)).is_ok());
     for bad in [
         "",
-        "v1-",
-        "v1-zz",
+        "v2-",
+        "v2-zz",
         "../../etc/passwd",
         &good[..66],
         &good.to_uppercase(),

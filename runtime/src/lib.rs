@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod cri;
 pub mod error;
+pub mod explain;
 pub mod fingerprint;
 mod mountinfo;
 pub mod namespaces;
@@ -23,8 +24,10 @@ pub mod plan;
 pub mod policy;
 mod restorable;
 pub mod rootfs;
+pub mod start;
 pub mod store;
 pub mod sys;
+pub mod volumes;
 pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};

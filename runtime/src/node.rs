@@ -165,6 +165,16 @@ fn what_it_prints(criu: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Major and minor number of a kernel's release: (6, 18) for `6.18.4-1-amd64`. What
+/// is none is (0, 0), older than all.
+#[must_use]
+pub fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(['.', '-', '+'])
+        .map_while(|n| n.trim().parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// `Version: 4.2.1` as 40201.
 fn parse_version(line: &str) -> Option<u32> {
     let text = line.strip_prefix("Version:")?.trim();
@@ -194,6 +204,16 @@ mod tests {
     fn only_features_of_all_cpus_count() {
         let text = "processor\t: 0\nflags\t\t: sse avx\n\nprocessor\t: 1\nflags\t\t: sse\n";
         assert_eq!(cpu_features(text), BTreeSet::from(["sse".to_owned()]));
+    }
+
+    #[test]
+    fn kernels_are_compared_by_two_numbers() {
+        assert_eq!(kernel_version("6.18.4-1-amd64"), (6, 18));
+        assert_eq!(kernel_version("7.0-rc1"), (7, 0));
+        assert_eq!(kernel_version("6.9+deb13"), (6, 9));
+        assert!(kernel_version("6.9.12") < kernel_version("6.18.0"));
+        assert_eq!(kernel_version("6.18.9"), kernel_version("6.18.1"));
+        assert_eq!(kernel_version(""), (0, 0));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub enum Why {
     Beyond(&'static str),
     /// Its writable layer was given files before it was created.
     FilledLayer,
+    /// Its volumes cannot be compared with those of a checkpoint.
+    Volumes(String),
     /// CRIU cannot be used; the text says what to do.
     NoCriu(String),
     /// The config file cannot be read; the text says what to do.
@@ -93,6 +95,13 @@ pub enum Why {
         needed: u32,
         /// CRIU of the node.
         here: u32,
+    },
+    /// The checkpoint was made by a newer kernel.
+    KernelOlder {
+        /// Kernel that made it.
+        needed: String,
+        /// Kernel of the node.
+        here: String,
     },
     /// The container's memory limit is below what the checkpoint holds.
     MemoryLimit {
@@ -122,12 +131,14 @@ impl Why {
             Self::Hooks => "hooks",
             Self::Beyond(_) => "beyond",
             Self::FilledLayer => "filled_layer",
+            Self::Volumes(_) => "volumes",
             Self::NoCriu(_) => "no_criu",
             Self::ConfigUnreadable(_) => "config_unreadable",
             Self::Unusable(_) => "unusable_checkpoint",
             Self::Architecture { .. } => "architecture",
             Self::CpuFeatures(_) => "cpu_features",
             Self::CriuOlder { .. } => "criu_older",
+            Self::KernelOlder { .. } => "kernel_older",
             Self::MemoryLimit { .. } => "memory_limit",
             Self::RestoreFailed(_) => "restore_failed",
         }
@@ -160,7 +171,9 @@ impl fmt::Display for Why {
             Self::FilledLayer => f.write_str(
                 "its writable layer holds files already, which a checkpoint does not know",
             ),
-            Self::NoCriu(why) | Self::ConfigUnreadable(why) => f.write_str(why),
+            Self::NoCriu(why) | Self::ConfigUnreadable(why) | Self::Volumes(why) => {
+                f.write_str(why)
+            }
             Self::Unusable(why) => write!(f, "the matching checkpoint cannot be used: {why}"),
             Self::Architecture { needed, here } => {
                 write!(f, "the checkpoint is for {needed}, and this node is {here}")
@@ -175,6 +188,11 @@ impl fmt::Display for Why {
                 "the checkpoint was made by CRIU {}, and this node has {}; install {0} or later",
                 node::show(*needed),
                 node::show(*here)
+            ),
+            Self::KernelOlder { needed, here } => write!(
+                f,
+                "the checkpoint was made under Linux {needed}, and this node has {here}; boot \
+                 the same minor version or a later one"
             ),
             Self::MemoryLimit { limit, needed } => write!(
                 f,
@@ -205,14 +223,14 @@ pub struct Known<'a> {
 /// a restore, `node` only when there is a checkpoint.
 pub fn decide(
     known: &Known<'_>,
-    find: impl FnOnce() -> Result<Option<Stored>>,
+    find: impl FnOnce() -> std::result::Result<Option<Stored>, Why>,
     node: impl FnOnce() -> NodeFacts,
 ) -> Plan {
     let outcome = match before_lookup(known) {
         Some(why) => Err(why),
         None => match find() {
             Ok(None) => Err(Why::NoMatch),
-            Err(error) => Err(Why::Unusable(error.message)),
+            Err(why) => Err(why),
             Ok(Some(found)) => match before_restore(known.spec, found.manifest(), &node()) {
                 Some(why) => Err(why),
                 None => Ok(found),
@@ -289,6 +307,13 @@ pub fn before_restore(spec: &Spec, checkpoint: &Manifest, node: &NodeFacts) -> O
         return Some(Why::CriuOlder {
             needed: needs.criu_version,
             here: criu,
+        });
+    }
+    // What cannot be read is of no kernel that we know of.
+    if node::kernel_version(&node.kernel) < node::kernel_version(&needs.kernel) {
+        return Some(Why::KernelOlder {
+            needed: needs.kernel.clone(),
+            here: node.kernel.clone(),
         });
     }
     match memory_limit(spec) {

@@ -1,11 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::checkpoint::{Needs, Origin};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Hashes, Shown};
 
 fn spec(pid: Option<&str>, sandbox: bool, limit: i64) -> Spec {
     let pid = pid.map(|path| match path {
@@ -28,7 +28,7 @@ fn manifest() -> Manifest {
     Manifest {
         version: 1,
         id: "abc-1".to_owned(),
-        fingerprint: Fingerprint::try_from(format!("v1-{:064x}", 1)).unwrap(),
+        fingerprint: Fingerprint::try_from(format!("v2-{:064x}", 1)).unwrap(),
         origin: Origin {
             namespace: String::new(),
             container: String::new(),
@@ -41,7 +41,7 @@ fn manifest() -> Manifest {
         needs: Needs {
             arch: "x86_64".to_owned(),
             cpu_features: vec!["avx".to_owned(), "sse".to_owned()],
-            kernel: String::new(),
+            kernel: "6.12.8".to_owned(),
             criu_version: 40_200,
             memory_bytes: 1000,
         },
@@ -49,7 +49,9 @@ fn manifest() -> Manifest {
         frozen_us: 0,
         layers: Vec::new(),
         files: Vec::new(),
-        fields: BTreeMap::new(),
+        fields: Hashes::default(),
+        shown: Shown::default(),
+        base: None,
     }
 }
 
@@ -57,7 +59,7 @@ fn node() -> NodeFacts {
     NodeFacts {
         arch: "x86_64".to_owned(),
         cpu_features: ["avx", "sse", "x"].map(ToOwned::to_owned).into(),
-        kernel: String::new(),
+        kernel: "6.12.1-amd64".to_owned(),
         criu: Ok(40_201),
     }
 }
@@ -215,6 +217,10 @@ fn each_unfitness_of_the_node_is_told() {
     );
     let missing = why(|n| n.cpu_features = BTreeSet::new());
     assert!(missing.to_string().ends_with("avx sse"), "{missing}");
+    let older = why(|n| n.kernel = "6.9.99".to_owned());
+    assert_eq!(older.label(), "kernel_older");
+    assert!(older.to_string().contains("Linux 6.12.8"), "{older}");
+    assert_eq!(why(|n| n.kernel = "7.0".to_owned()).label(), "memory_limit");
     assert_eq!(why(|_| {}).label(), "memory_limit");
     let enough = super::tests::spec(Some(""), false, 1000);
     assert_eq!(before_restore(&enough, &manifest, &node()), None);
@@ -253,7 +259,10 @@ proptest! {
             &known,
             || {
                 asked.set(true);
-                if outcome == 0 { Ok(None) } else { Err(Error::internal("broken")) }
+                match outcome {
+                    0 => Ok(None),
+                    _ => Err(Why::Unusable("broken".to_owned())),
+                }
             },
             || panic!("the node is asked only when there is a checkpoint"),
         );

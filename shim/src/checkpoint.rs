@@ -6,14 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::Spec;
 use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Needs, Origin};
-use reprise_runtime::cri::annotation;
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
 use reprise_runtime::plan;
 use reprise_runtime::rootfs::RootfsMount;
+use reprise_runtime::start::Start;
 use reprise_runtime::store::{Staging, Stored};
 use reprise_runtime::worker::{self, DiffCopy, Dump};
-use reprise_runtime::{Error, ErrorKind, Result};
+use reprise_runtime::{Error, ErrorKind, Result, volumes};
 
 use crate::cri;
 use crate::house::House;
@@ -110,7 +110,8 @@ struct Identity {
 
 impl Identity {
     fn of(spec: &Spec, subject: &Subject) -> Result<Self> {
-        let likeness = Likeness::of(spec, &subject.namespace, &subject.rootfs);
+        let contents = volumes::gather(spec)?;
+        let likeness = Likeness::of(spec, &subject.namespace, &subject.rootfs, &contents);
         let likeness = likeness.ok_or_else(|| {
             Error::new(
                 ErrorKind::FailedPrecondition,
@@ -118,19 +119,40 @@ impl Identity {
                  could be restored from the checkpoint; use the overlayfs snapshotter",
             )
         })?;
-        let said = |name| annotation(spec, name).map(str::to_owned);
+        unchanged_since_start(&likeness, &subject.state_root.join(&subject.id))?;
         Ok(Self {
             likeness,
-            origin: Origin {
-                namespace: subject.namespace.clone(),
-                container: subject.id.clone(),
-                name: said("container-name"),
-                pod: said("sandbox-name"),
-                pod_namespace: said("sandbox-namespace"),
-                image: said("image-name"),
-            },
+            origin: Origin::of(spec, &subject.namespace, &subject.id),
         })
     }
+}
+
+/// What a program has read of its volumes is in its memory, and nobody knows when it
+/// read it. So a checkpoint is good for others only if they are as they were when
+/// the container was made.
+fn unchanged_since_start(likeness: &Likeness, state: &Path) -> Result<()> {
+    let Some(start) = Start::read(state)? else {
+        return Ok(());
+    };
+    if start.fields.is_empty() {
+        return Ok(());
+    }
+    let mut differ = start.fields.differences(&likeness.hashes());
+    differ.retain(|field| matches!(field.as_str(), "volumes" | "service_account"));
+    if differ.is_empty() {
+        return Ok(());
+    }
+    let what = start.shown.differences(&likeness.shown(), &differ);
+    let what = what.into_iter().find_map(|difference| difference.what);
+    Err(Error::new(
+        ErrorKind::FailedPrecondition,
+        format!(
+            "A ConfigMap, Secret or projected volume ({}) has changed since the container \
+             started, so nobody knows which content its memory holds; restart it and take the \
+             checkpoint then",
+            what.unwrap_or_default()
+        ),
+    ))
 }
 
 fn store(
@@ -148,11 +170,12 @@ fn store(
         staging.adopt_layer(layer, n + 1)?;
     }
     let node = house.node();
+    let fields = identity.likeness.hashes();
     let memory_bytes = pages_bytes(&staging.images());
     let manifest = Manifest {
         version: MANIFEST_VERSION,
         id: staging.id().to_owned(),
-        fingerprint: Fingerprint::of(&identity.likeness),
+        fingerprint: Fingerprint::of(&fields),
         origin: identity.origin,
         created_unix_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -169,7 +192,9 @@ fn store(
         frozen_us: dumped.frozen_us,
         layers: Vec::new(),
         files: Vec::new(),
-        fields: identity.likeness.hashes(),
+        fields,
+        shown: identity.likeness.shown(),
+        base: None,
     };
     staging.commit(manifest)
 }

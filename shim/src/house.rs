@@ -3,23 +3,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use reprise_runtime::cgroup::Cgroup;
+use reprise_runtime::checkpoint::Origin;
 use reprise_runtime::cri::annotation;
-use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
+use reprise_runtime::fingerprint::Subject as Likeness;
 use reprise_runtime::namespaces::{self, Namespace};
 use reprise_runtime::node::NodeFacts;
-use reprise_runtime::plan::{self, Known, Plan};
+use reprise_runtime::plan::{self, Known, Plan, Why};
 use reprise_runtime::policy::{CONFIG_PATH, Config, RestorePolicy};
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::store::Store;
 use reprise_runtime::worker::{self, CriuConfig, Restore, Worker};
-use reprise_runtime::{Error, ErrorKind, Result};
+use reprise_runtime::{Error, ErrorKind, Result, volumes};
 
 use crate::request::CreateRequest;
-use crate::runtime::{Planned, Way};
+use crate::runtime::{Identity, Planned, Way};
 
 /// Where CRIU's work directories go.
 const CRIU_WORK_ROOT: &str = "/run/reprise/criu";
@@ -81,19 +82,23 @@ impl House {
             has_subject: Likeness::exists_for(&request.rootfs),
             is_fresh: is_fresh(&request.rootfs),
         };
-        // Hashing a spec takes longer than looking its hash up.
-        let find = || match Likeness::of(&spec, &request.namespace, &request.rootfs) {
-            Some(likeness) => {
-                Store::at(&self.settings().store.path).find(&Fingerprint::of(&likeness))
-            }
-            None => Ok(None),
+        let mut likeness = None;
+        let find = || {
+            let contents = volumes::gather(&spec).map_err(|e| Why::Volumes(e.message))?;
+            likeness = Likeness::of(&spec, &request.namespace, &request.rootfs, &contents);
+            let Some(likeness) = &likeness else {
+                return Ok(None);
+            };
+            let store = Store::at(&self.settings().store.path);
+            let found = store.find(&likeness.fingerprint());
+            found.map_err(|e| Why::Unusable(e.message))
         };
-        let cold = |why: plan::Why| Way::Cold {
-            why: why.to_string(),
-        };
-        let (way, required) = match plan::decide(&known, find, || self.node()) {
-            Plan::Cold(why) => (cold(why), false),
-            Plan::Refuse(why) => (cold(why), true),
+        let began = Instant::now();
+        let plan = plan::decide(&known, find, || self.node());
+        let decide_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (way, required) = match plan {
+            Plan::Cold(why) => (Way::Cold { why }, false),
+            Plan::Refuse(why) => (Way::Cold { why }, true),
             Plan::Restore(stored) => {
                 let way = Way::Restore {
                     checkpoint: stored.id().to_owned(),
@@ -105,17 +110,39 @@ impl House {
                 (way, policy == RestorePolicy::Require)
             }
         };
+        let identity = (!plan::is_sandbox(&spec)).then(|| Identity {
+            origin: Origin::of(&spec, &request.namespace, &request.id),
+            likeness,
+        });
         let group = Cgroup::of(&spec, &request.id)?;
         if request.systemd_cgroup && !group.is_systemd() {
             return Err(not_for_systemd(&spec));
         }
         Ok(Planned {
             way,
+            decide_us,
+            identity,
             required,
             pod: pod(&spec),
             group: Arc::new(group),
             private_pids: namespaces::of(&spec, LinuxNamespaceType::Pid) == Namespace::Own,
         })
+    }
+
+    /// What a container is, for those whose start asked for no checkpoint. Reads its
+    /// spec and its volumes.
+    pub(crate) fn likeness(&self, request: &CreateRequest) -> Result<Option<Likeness>> {
+        if !Likeness::exists_for(&request.rootfs) {
+            return Ok(None);
+        }
+        let (spec, _) = worker::load_spec(&request.bundle.join("config.json"))?;
+        let contents = volumes::gather(&spec)?;
+        Ok(Likeness::of(
+            &spec,
+            &request.namespace,
+            &request.rootfs,
+            &contents,
+        ))
     }
 
     /// A worker process.

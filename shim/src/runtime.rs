@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use reprise_runtime::cgroup::Cgroup;
+use reprise_runtime::checkpoint::Origin;
+use reprise_runtime::fingerprint::Subject as Likeness;
+use reprise_runtime::plan::Why;
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::worker::Restore;
 
@@ -12,6 +15,11 @@ use reprise_runtime::worker::Restore;
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) way: Way,
+    /// How long it took to decide, in microseconds: the volumes that count read, the
+    /// spec hashed, the store asked.
+    pub(crate) decide_us: u64,
+    /// What it is, for a note; none for a pod's sandbox.
+    pub(crate) identity: Option<Identity>,
     /// A miss or a failed restore is an error instead of a cold start.
     pub(crate) required: bool,
     /// `<namespace>/<name>` of its pod, for the log.
@@ -25,9 +33,17 @@ pub(crate) struct Planned {
 #[derive(Debug, Clone)]
 pub(crate) enum Way {
     /// Cold, and why.
-    Cold { why: String },
+    Cold { why: Why },
     /// From this checkpoint.
     Restore { checkpoint: String, from: Restore },
+}
+
+/// Who a container is, and what must be equal for another to stand in for it.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) origin: Origin,
+    /// Absent when its image or its volumes cannot be compared.
+    pub(crate) likeness: Option<Likeness>,
 }
 
 /// The container that is checkpointed.

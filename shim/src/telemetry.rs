@@ -1,6 +1,7 @@
 //! What we log, and how its fields are called.
 //!
-//! `container`, `pod`, `plan`, `checkpoint`, `reason`: the decision of a start.
+//! `container`, `pod`, `plan`, `checkpoint`, `reason`: the decision of a start, and
+//! `decide_us`: how long it took.
 //! `<step>_us`: how long a step took, in microseconds.
 
 use std::path::Path;
@@ -15,13 +16,14 @@ use crate::runtime::{Dumped, Planned, Way};
 /// The one line that says how a container starts, and why.
 pub(crate) fn log_decision(container: &str, planned: &Planned) {
     let pod = planned.pod.as_str();
+    let decide_us = planned.decide_us;
     match &planned.way {
         Way::Restore { checkpoint, .. } => log::info!(
-            container, pod, plan = "restore", checkpoint = checkpoint.as_str();
+            container, pod, plan = "restore", checkpoint = checkpoint.as_str(), decide_us;
             "container start decided"
         ),
         Way::Cold { why } => log::info!(
-            container, pod, plan = "cold", reason = why.as_str();
+            container, pod, plan = "cold", reason = why.to_string().as_str(), decide_us;
             "container start decided"
         ),
     }

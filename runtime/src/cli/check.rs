@@ -81,9 +81,7 @@ fn rights() -> Result<String, String> {
 
 fn kernel() -> Result<String, String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = text.split(['.', '-']).map_while(|n| n.trim().parse().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= KERNEL_MIN {
+    if node::kernel_version(&text) >= KERNEL_MIN {
         Ok(text.trim().to_owned())
     } else {
         let (major, minor) = KERNEL_MIN;

@@ -1,13 +1,13 @@
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::{Needs, Origin};
+use crate::fingerprint::{Hashes, Shown};
 
 fn fingerprint(n: u8) -> Fingerprint {
-    Fingerprint::try_from(format!("v1-{n:064x}")).unwrap()
+    Fingerprint::try_from(format!("v2-{n:064x}")).unwrap()
 }
 
 fn manifest(n: u8) -> Manifest {
@@ -35,7 +35,9 @@ fn manifest(n: u8) -> Manifest {
         frozen_us: 5,
         layers: Vec::new(),
         files: Vec::new(),
-        fields: BTreeMap::new(),
+        fields: Hashes::default(),
+        shown: Shown::default(),
+        base: None,
     }
 }
 

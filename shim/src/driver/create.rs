@@ -8,16 +8,21 @@ use std::time::Instant;
 
 use libc::SIGKILL;
 use reprise_runtime::cgroup;
+use reprise_runtime::checkpoint::Origin;
 use reprise_runtime::error::Doing;
+use reprise_runtime::fingerprint::{Hashes, Shown};
+use reprise_runtime::plan::Why;
+use reprise_runtime::start::{Decision, Start};
 use reprise_runtime::worker::{self, Remove, Restore, Worker};
 use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::{Container, Context, Done, Facts, Flow, Held, Message, Reply, blocking, respond};
 use crate::events::{Created, Event};
 use crate::reaper::{Exit, Reaper};
 use crate::request::CreateRequest;
-use crate::runtime::{Planned, Way};
+use crate::runtime::{Identity, Planned, Way};
 use crate::stdio::{Copying, Opened};
 use crate::task::AfterStart;
 use crate::telemetry;
@@ -241,8 +246,9 @@ impl Making {
         }
         // A worker takes a moment to come up, and so do the spec and the store.
         let (planned, worker) = tokio::join!(self.plan(), self.spawn());
-        let planned = planned?;
+        let mut planned = planned?;
         telemetry::log_decision(&self.request.id, &planned);
+        let note = planned.identity.take().map(|who| self.begin_note(who));
         let opened = self.open_stdio().await?;
         let (facts, checkpoint) = match planned.way.clone() {
             Way::Cold { why } if planned.required => {
@@ -251,16 +257,19 @@ impl Making {
                     format!("reprise.dev/restore is \"require\", but no checkpoint fits: {why}"),
                 ));
             }
-            Way::Cold { .. } => (facts(&planned, &[]), None),
+            Way::Cold { why } => (facts(&planned, &[]), Err(why)),
             Way::Restore { checkpoint, from } => {
-                (facts(&planned, &from.layers), Some((checkpoint, from)))
+                (facts(&planned, &from.layers), Ok((checkpoint, from)))
             }
         };
-        let Some((checkpoint, from)) = checkpoint else {
-            return self
-                .attempt(worker?, None, opened, facts)
-                .await
-                .map_err(|(e, _)| e);
+        let (checkpoint, from) = match checkpoint {
+            Ok(checkpoint) => checkpoint,
+            Err(why) => {
+                let made = self.attempt(worker?, None, opened, facts).await;
+                let made = made.map_err(|(e, _)| e)?;
+                self.write_note(note, cold(&why)).await;
+                return Ok(made);
+            }
         };
         match self
             .attempt(worker?, Some(from), opened, facts.clone())
@@ -268,6 +277,8 @@ impl Making {
         {
             Ok(made) => {
                 self.note_origin(&checkpoint).await;
+                self.write_note(note, Decision::Restore { checkpoint })
+                    .await;
                 Ok(made)
             }
             Err((error, None)) => Err(error),
@@ -287,9 +298,11 @@ impl Making {
                     ..facts
                 };
                 let worker = self.spawn().await?;
-                self.attempt(worker, None, opened, facts)
-                    .await
-                    .map_err(|(e, _)| e)
+                let made = self.attempt(worker, None, opened, facts).await;
+                let made = made.map_err(|(e, _)| e)?;
+                let why = Why::RestoreFailed(error.message);
+                self.write_note(note, cold(&why)).await;
+                Ok(made)
             }
         }
     }
@@ -453,6 +466,39 @@ impl Making {
         }
     }
 
+    /// Works out what will be noted, beside the worker's work.
+    fn begin_note(&self, who: Identity) -> JoinHandle<Noted> {
+        let runtime = Arc::clone(&self.context.runtime);
+        let request = Arc::clone(&self.request);
+        tokio::task::spawn_blocking(move || {
+            let likeness = match who.likeness {
+                Some(likeness) => Some(likeness),
+                // The container starts all the same, and the plan has said why.
+                None => runtime.likeness(&request).unwrap_or_default(),
+            };
+            let (fields, shown) = likeness
+                .map(|likeness| (likeness.hashes(), likeness.shown()))
+                .unwrap_or_default();
+            (who.origin, fields, shown)
+        })
+    }
+
+    /// Notes how the container has started, for `reprise explain`. Its directory is
+    /// there by now.
+    async fn write_note(&self, note: Option<JoinHandle<Noted>>, decision: Decision) {
+        let Some(Ok((origin, fields, shown))) = (match note {
+            Some(note) => Some(note.await),
+            None => None,
+        }) else {
+            return;
+        };
+        let dir = self.context.state_root.join(&self.request.id);
+        let start = Start::new(decision, origin, fields, shown);
+        if let Err(error) = blocking(move || start.write(&dir)).await {
+            telemetry::log_failure(&self.request.id, "cannot note the start", &error);
+        }
+    }
+
     async fn note_origin(&self, checkpoint: &str) {
         let dir = self.context.state_root.join(&self.request.id);
         let checkpoint = checkpoint.to_owned();
@@ -460,6 +506,16 @@ impl Making {
         if let Err(error) = written.await {
             telemetry::log_failure(&self.request.id, "cannot note the checkpoint", &error);
         }
+    }
+}
+
+/// What is noted of a container besides the decision.
+type Noted = (Origin, Hashes, Shown);
+
+fn cold(why: &Why) -> Decision {
+    Decision::Cold {
+        why: why.label().to_owned(),
+        reason: why.to_string(),
     }
 }
 
