@@ -123,7 +123,8 @@ impl Checkpoint {
     }
 }
 
-fn dirs(dir: &Path) -> Vec<String> {
+/// Names in a directory; none if it cannot be read.
+pub(super) fn dirs(dir: &Path) -> Vec<String> {
     std::fs::read_dir(dir)
         .into_iter()
         .flatten()

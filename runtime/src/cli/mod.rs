@@ -3,6 +3,7 @@
 mod check;
 mod checkpoint;
 mod contents;
+mod explain;
 mod manual;
 mod show;
 
@@ -76,6 +77,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say why a container was or was not restored, and in what it differs from the
+    /// nearest checkpoint
+    Explain(explain::Explain),
     /// Remove checkpoints that no container uses
     Rm {
         /// Checkpoint ids, or prefixes that only one has
@@ -179,6 +183,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
             }
             .into())
         }
+        Command::Explain(command) => command.run(places).map(Into::into),
         Command::Rm { ids } => {
             let store = places.open()?;
             let mut text = String::new();
