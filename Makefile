@@ -38,6 +38,7 @@ conformance: ## critest and containerd's own suites, under runc and under repris
 
 bench: setup ## the cold path against runc's shim: times, memory, a hundred pods
 	hack/bench/cold
+	hack/bench/lookup
 
 soak: setup ## a thousand containers through one shim: nothing grows, nothing is left
 	hack/bench/soak

@@ -125,10 +125,22 @@ impl Container<'_> {
     /// # Errors
     /// When there is no such log line.
     pub fn create_to_start(&self) -> Result<Duration> {
+        self.logged_time("create_to_start_us")
+    }
+
+    /// How long it took to decide how it is started, as the shim has logged it.
+    ///
+    /// # Errors
+    /// When there is no such log line.
+    pub fn decided_in(&self) -> Result<Duration> {
+        self.logged_time("decide_us")
+    }
+
+    fn logged_time(&self, field: &str) -> Result<Duration> {
         wait_for("the shim's time in the log", SOON, || {
             for line in self.node().log()?.lines() {
-                if line.contains("create_to_start_us") && line.contains(self.id()) {
-                    let us = fields_of(line).remove("create_to_start_us");
+                if line.contains(field) && line.contains(self.id()) {
+                    let us = fields_of(line).remove(field);
                     let us = us.context("a time")?.parse()?;
                     return Ok(Some(Duration::from_micros(us)));
                 }

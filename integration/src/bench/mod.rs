@@ -6,6 +6,7 @@ mod calls;
 mod cold;
 mod crowd;
 mod direct;
+mod lookup;
 mod memory;
 mod options;
 mod pairs;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 pub fn run(options: &Options) -> Result<()> {
     match options.what {
         What::Cold => cold::run(options),
+        What::Lookup => lookup::run(options.runs),
         What::Miss => starts::miss(options.runs),
         What::RestoreBusybox => starts::restore_busybox(options.runs),
         What::Soak => run_soak(options.cycles),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: bench cold|miss|restore-busybox|soak \
+const USAGE: &str = "usage: bench cold|lookup|miss|restore-busybox|soak \
     [--runs N] [--pods N] [--rounds N] [--cycles N] [--only NAME,NAME]";
 
 /// A benchmark.
@@ -10,6 +10,8 @@ const USAGE: &str = "usage: bench cold|miss|restore-busybox|soak \
 pub(super) enum What {
     /// The cold path against runc's shim: times, memory, a hundred pods.
     Cold,
+    /// What a decision costs with a thousand checkpoints on the node.
+    Lookup,
     /// What looking for a checkpoint costs a container that has none.
     Miss,
     /// A restored shell.
@@ -43,6 +45,7 @@ impl Options {
         let mut words = words.into_iter();
         let what = match words.next().as_deref() {
             Some("cold") => What::Cold,
+            Some("lookup") => What::Lookup,
             Some("miss") => What::Miss,
             Some("restore-busybox") => What::RestoreBusybox,
             Some("soak") => What::Soak,
