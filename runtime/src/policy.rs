@@ -30,6 +30,9 @@ pub const RESTORE_ANNOTATION: &str = "reprise.dev/restore";
 /// timeout_seconds = 60
 /// [store]
 /// path = "/var/lib/reprise"
+/// [images]
+/// trusted = []
+/// refresh_wait_ms = 2000
 /// [containerd]
 /// address = "/run/containerd/containerd.sock"
 /// [limits]
@@ -54,6 +57,8 @@ pub struct Config {
     pub criu: CriuSettings,
     /// The store.
     pub store: StoreConfig,
+    /// Checkpoint images.
+    pub images: ImagesConfig,
     /// containerd.
     pub containerd: ContainerdConfig,
     /// How much of checkpoints is kept.
@@ -94,6 +99,50 @@ pub struct CriuSettings {
 pub struct StoreConfig {
     /// Where checkpoints live.
     pub path: PathBuf,
+}
+
+/// `[images]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Names of images whose makers may run code in pods.
+    pub trusted: Trusted,
+    /// How long a container that has no checkpoint waits for the index, when
+    /// containerd has got images since that was made; in milliseconds.
+    pub refresh_wait_ms: u64,
+}
+
+/// Patterns of image names, in which `*` is any text without a slash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Trusted(Vec<String>);
+
+impl Trusted {
+    /// Whether a name fits one of them.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| {
+            let (mut patterns, mut parts) = (pattern.split('/'), name.split('/'));
+            loop {
+                match (patterns.next(), parts.next()) {
+                    (None, None) => return true,
+                    (Some(pattern), Some(part)) if part_matches(pattern, part) => {}
+                    _ => return false,
+                }
+            }
+        })
+    }
+}
+
+/// Whether one part of a name fits one part of a pattern.
+fn part_matches(pattern: &str, part: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else {
+        return pattern == part;
+    };
+    part.strip_prefix(before).is_some_and(|rest| {
+        let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+        ends.into_iter().any(|at| part_matches(after, &rest[at..]))
+    })
 }
 
 /// `[containerd]`.
@@ -166,6 +215,15 @@ impl Default for RestoreConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { store: true }
+    }
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            trusted: Trusted::default(),
+            refresh_wait_ms: 2000,
+        }
     }
 }
 
@@ -322,6 +380,7 @@ mod tests {
     fn the_documented_example_is_the_default() {
         let text = "version = 1\n[restore]\nenabled = true\n[checkpoint]\nstore = true\n[criu]\n\
                     path = \"criu\"\ntimeout_seconds = 60\n[store]\npath = \"/var/lib/reprise\"\n\
+                    [images]\ntrusted = []\nrefresh_wait_ms = 2000\n\
                     [containerd]\naddress = \"/run/containerd/containerd.sock\"\n\
                     [limits]\nnode_bytes = 0\nnode_count = 0\nnamespace_bytes = 0\n\
                     namespace_count = 0\nmax_age_days = 0\n[log]\nlevel = \"info\"\n";
@@ -333,6 +392,33 @@ mod tests {
             },
             Config::default()
         );
+    }
+
+    #[test]
+    fn a_pattern_trusts_names_and_not_what_lies_below_them() {
+        let text =
+            "version = 1\n[images]\ntrusted = [\"r.example.com/checkpoints/*\", \"r/a-*-b:1\"]";
+        let trusted = Config::parse(text).unwrap().images.trusted;
+        for yes in [
+            "r.example.com/checkpoints/web:1",
+            "r.example.com/checkpoints/",
+            "r/a-x-y-b:1",
+        ] {
+            assert!(trusted.matches(yes), "{yes}");
+        }
+        for no in [
+            "",
+            "r.example.com/checkpoints",
+            "r.example.com/checkpoints/a/b",
+            "r.example.com/other/web:1",
+            "evil.com/r.example.com/checkpoints/web:1",
+            "r.example.community/checkpoints/web",
+            "r/a-b:1",
+            "r/a-x-b:12",
+        ] {
+            assert!(!trusted.matches(no), "{no}");
+        }
+        assert!(!Trusted::default().matches(""));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! in which it was made. The index may be lost at any time: what is lost is not
 //! found until [`Store::rebuild_index`], and starts cold.
 
+mod asof;
 mod copy;
 pub mod limits;
 mod staging;
@@ -26,6 +27,7 @@ use crate::checkpoint::Manifest;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 
+pub use asof::{Blobs, Freshness, Refreshing};
 pub use staging::Staging;
 
 /// A store of checkpoints on this node.
