@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub(crate) struct MountInfo {
     /// `major:minor`; the same for all mounts of one file system.
     pub(crate) device: String,
+    /// The directory of the file system that is mounted.
+    pub(crate) root: PathBuf,
     /// Where, inside the reader's root.
     pub(crate) at: PathBuf,
     /// Per-mount options (`ro`, `nosuid`).
@@ -36,6 +38,7 @@ pub(crate) fn parse_line(line: &[u8]) -> Option<MountInfo> {
     };
     Some(MountInfo {
         device: text(2)?,
+        root: PathBuf::from(OsString::from_vec(unescape(fields.get(3)?))),
         at: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
         options: text(5)?.split(',').map(str::to_owned).collect(),
         fstype: text(dash + 1)?,

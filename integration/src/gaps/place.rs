@@ -31,7 +31,9 @@ impl<'s> Place<'s> {
     /// When its directory cannot be made.
     pub fn new(stand: &'s Stand, runtime: Runtime) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let id = format!("gap-{:04}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // Some of their cgroups are beside those of other harnesses.
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("gap-{}-{next:04}", std::process::id());
         let dir = stand.node().dir().join("gaps").join(&id);
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         Ok(Self {

@@ -22,20 +22,25 @@ pub(super) fn leftovers_of_dead_harnesses(base: &Path) {
     for dir in children(base).iter().filter(|dir| is_abandoned(dir)) {
         fs::remove_dir_all(dir).ok();
     }
-    for top in hierarchies() {
+    for top in hierarchies().into_iter().chain(homes()) {
         for group in children(&top).iter().filter(|group| is_abandoned(group)) {
             remove_cgroup(group);
         }
     }
 }
 
-/// Where a cgroup of this name exists.
+/// Where a cgroup of this name exists: at the root of a hierarchy, or where a
+/// relative path leads that somebody who lives where we do was given.
 pub(super) fn cgroups_named(name: &str) -> Vec<PathBuf> {
-    hierarchies()
+    let mut found: Vec<PathBuf> = hierarchies()
         .into_iter()
-        .map(|root| root.join(name))
+        .chain(homes())
+        .map(|parent| parent.join(name))
         .filter(|group| group.is_dir())
-        .collect()
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// Removes the groups of this name with all that are below; a process that is
@@ -74,6 +79,25 @@ fn hierarchies() -> Vec<PathBuf> {
         true => vec![root],
         false => children(&root),
     }
+}
+
+/// Where relative paths begin: our own cgroup in each v1 hierarchy, the parent of
+/// our own on v2.
+fn homes() -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let unified = is_unified();
+    let home = |line: &str| {
+        let (hierarchy, path) = line.split_once(':')?.1.split_once(':')?;
+        let name = hierarchy.strip_prefix("name=").unwrap_or(hierarchy);
+        let path = Path::new(path.trim_start_matches('/'));
+        let root = Path::new("/sys/fs/cgroup");
+        match (unified, name) {
+            (true, _) => Some(root.join(path.parent().unwrap_or(path))),
+            (false, "") => None,
+            (false, name) => Some(root.join(name).join(path)),
+        }
+    };
+    own.lines().filter_map(home).collect()
 }
 
 fn remove_cgroup(group: &Path) {

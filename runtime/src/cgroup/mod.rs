@@ -1,7 +1,8 @@
 //! Control groups of a container: create, join, apply, freeze, stats, remove.
 //!
 //! ```text
-//!  hierarchy  what is mounted where: v1, hybrid or v2
+//!  hierarchy  what is mounted where: v1, hybrid or v2; who lives where in it
+//!  named      which cgroup a spec names
 //!  v1, v2     limits, each in its own files
 //!  unit       systemd's driver: the cgroup as a transient unit
 //!   properties, annotation   what systemd is told: pure
@@ -13,8 +14,9 @@
 //! ```
 //!
 //! The driver is chosen by the form of the spec's `cgroupsPath`: `slice:prefix:name`
-//! is systemd's, everything else is a path for cgroupfs. Only cgroups named by a
-//! spec are touched, save that empty cpusets of v1 parents are filled and that v2
+//! is systemd's, everything else is a path for cgroupfs: from the hierarchy's root
+//! when it is absolute, else below the cgroup of who makes the container, which may
+//! be another in each v1 hierarchy. Only cgroups named by a spec are touched, save that empty cpusets of v1 parents are filled and that v2
 //! parents get their controllers enabled, as runc does.
 
 mod annotation;
@@ -25,6 +27,7 @@ mod file;
 pub mod given;
 mod hierarchy;
 mod keeper;
+mod named;
 mod properties;
 mod stats;
 mod tree;
@@ -35,11 +38,11 @@ mod v2;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDevice, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxResources};
 
 use crate::error::{Doing, Error, ErrorKind, Result};
 use devices::Rules;
-use hierarchy::Hierarchy;
+use hierarchy::Membership;
 use unit::Unit;
 
 pub use keeper::Keeper;
@@ -51,7 +54,11 @@ pub use stats::{
 /// only; making one does no I/O beyond learning the node's hierarchy once.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
+    /// Absolute, below every hierarchy's root; on v1 below the own cgroup in each
+    /// when there is a home.
     path: String,
+    /// Where its maker lived, when that is where a relative path begins.
+    home: Option<Membership>,
     dirs: Dirs,
     /// With the systemd driver.
     unit: Option<Box<Unit>>,
@@ -76,7 +83,10 @@ enum Dirs {
 #[derive(Debug, Clone)]
 struct V1Group {
     controllers: Vec<String>,
+    /// Where the hierarchy is mounted.
     root: PathBuf,
+    /// Which of its directories is mounted there.
+    mounted: PathBuf,
     dir: PathBuf,
 }
 
@@ -91,64 +101,21 @@ pub fn prewarm() {
 }
 
 impl Cgroup {
-    /// The cgroup that the spec's `cgroupsPath` names; `/<id>` below the root
-    /// when it is absent. A relative path is taken from the root, and
-    /// `slice:prefix:name` is a unit of systemd's.
-    ///
-    /// # Errors
-    /// A path that leaves the hierarchy, or a unit that cannot exist.
-    pub fn of(spec: &Spec, id: &str) -> Result<Self> {
-        let linux = spec.linux().as_ref();
-        let wanted = linux
-            .and_then(|linux| linux.cgroups_path().as_deref())
-            .filter(|path| !path.as_os_str().is_empty());
-        let unit = match wanted.and_then(Path::to_str) {
-            Some(text) => Unit::of(text, spec)?,
-            None => None,
-        };
-        let path = match &unit {
-            Some(unit) => unit.path()?,
-            None => clean(wanted, id)?,
-        };
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
-        Ok(Self {
-            unit: unit.map(Box::new),
-            needs_domain: resources.is_some_and(v2::needs_domain),
-            ..Self::at(path, hierarchy::node()?)
-        })
-    }
-
-    /// The cgroup with a clean absolute path.
-    fn at(path: String, node: &Hierarchy) -> Self {
-        let dirs = match node {
-            Hierarchy::V1 { mounts, unified } => Dirs::V1 {
-                groups: mounts
-                    .iter()
-                    .map(|mount| V1Group {
-                        controllers: mount.controllers.clone(),
-                        root: mount.mountpoint.clone(),
-                        dir: hierarchy::below(&mount.mountpoint, &path),
-                    })
-                    .collect(),
-                unified: unified.as_ref().map(|root| hierarchy::below(root, &path)),
-            },
-            Hierarchy::V2(root) => Dirs::V2 {
-                root: root.clone(),
-                dir: hierarchy::below(root, &path),
-            },
-        };
-        Self {
-            path,
-            dirs,
-            unit: None,
-            needs_domain: false,
+    /// The path for libcontainer's spec: absolute, below every hierarchy's root.
+    /// Empty where there is no one path for all: libcontainer stays in its own cgroup
+    /// then, so it has to be in the container's already.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match (&self.dirs, &self.home) {
+            (Dirs::V1 { .. }, Some(_)) => "",
+            _ => &self.path,
         }
     }
 
-    /// Absolute path below every controller's root, for libcontainer's spec.
+    /// What to keep for [`Cgroup::made_from`]; none when the spec says it all.
     #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
+    pub fn home(&self) -> Option<&str> {
+        self.home.as_ref().map(Membership::text)
     }
 
     /// Whether the node has the unified hierarchy alone.
@@ -240,7 +207,7 @@ impl Cgroup {
     /// I/O; the process is gone.
     pub fn join_beside(&self, pid: i32, init: i32) -> Result<String> {
         let refused = match (self.join(pid), &self.dirs) {
-            (Ok(()), _) => return Ok(self.path.clone()),
+            (Ok(()), _) => return Ok(self.path().to_owned()),
             (Err(e), Dirs::V1 { .. }) => return Err(e),
             (Err(e), Dirs::V2 { .. }) => e,
         };
@@ -426,6 +393,21 @@ impl Cgroup {
         }
     }
 
+    /// (mountpoint inside a container, directory from the hierarchy's own root) of
+    /// this cgroup in the hierarchy that systemd has to itself on v1.
+    #[must_use]
+    pub fn in_systemds_hierarchy(&self) -> Option<(PathBuf, PathBuf)> {
+        let Dirs::V1 { groups, .. } = &self.dirs else {
+            return None;
+        };
+        let group = find(groups, "name=systemd").filter(|one| one.root.ends_with("systemd"))?;
+        let below = group.dir.strip_prefix(&group.root).ok()?;
+        Some((
+            Path::new("/sys/fs/cgroup/systemd").into(),
+            group.mounted.join(below),
+        ))
+    }
+
     /// All processes, those of child cgroups included.
     ///
     /// # Errors
@@ -537,33 +519,6 @@ impl V1Group {
 
 fn find<'a>(groups: &'a [V1Group], controller: &str) -> Option<&'a V1Group> {
     groups.iter().find(|group| group.has(controller))
-}
-
-/// An absolute path without `.`, `..` or doubled slashes.
-fn clean(wanted: Option<&Path>, id: &str) -> Result<String> {
-    let invalid = |message: String| Error::new(ErrorKind::InvalidArgument, message);
-    let text = match wanted {
-        Some(path) => path
-            .to_str()
-            .ok_or_else(|| invalid(format!("cgroupsPath {} is not UTF-8", path.display())))?,
-        None => id,
-    };
-    let mut clean = String::new();
-    for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
-        if part == ".." || part.contains(['\0', '\n']) {
-            return Err(invalid(format!(
-                "cgroupsPath {text:?} leaves the hierarchy; name a path below its root"
-            )));
-        }
-        clean.push('/');
-        clean.push_str(part);
-    }
-    if clean.is_empty() {
-        return Err(invalid(
-            "cgroupsPath is the root of the hierarchy; name a path below it".to_owned(),
-        ));
-    }
-    Ok(clean)
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oci_spec::runtime::Spec;
+
+use super::hierarchy::Hierarchy;
 use super::*;
 
 /// A cgroup of our own that leaves nothing behind.
@@ -22,9 +25,12 @@ impl Own {
         }
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = format!("/reprise-unit-{}/{n}", std::process::id());
-        let own = Self(Cgroup::at(path, hierarchy::node().unwrap()), Vec::new());
-        own.0.make_dirs().unwrap();
-        Some(own)
+        Some(Self::with(Cgroup::at(path, hierarchy::node().unwrap())))
+    }
+
+    fn with(cgroup: Cgroup) -> Self {
+        cgroup.make_dirs().unwrap();
+        Self(cgroup, Vec::new())
     }
 
     fn run(&mut self, script: &str) -> i32 {
@@ -75,10 +81,10 @@ fn resources(json: &str) -> LinuxResources {
 
 #[test]
 fn paths_are_cleaned_and_bad_ones_refused() {
-    let clean = |p: &str| super::clean(Some(Path::new(p)), "id");
+    let clean = |p: &str| named::clean(Some(Path::new(p)), "id");
     assert_eq!(clean("/k8s.io//./abc/").unwrap(), "/k8s.io/abc");
     assert_eq!(clean("k8s.io/abc").unwrap(), "/k8s.io/abc");
-    assert_eq!(super::clean(None, "abc").unwrap(), "/abc");
+    assert_eq!(named::clean(None, "abc").unwrap(), "/abc");
     assert_eq!(clean("/a:b:c").unwrap(), "/a:b:c");
     for bad in ["/a/../..", "..", "/"] {
         assert_eq!(
@@ -89,15 +95,87 @@ fn paths_are_cleaned_and_bad_ones_refused() {
     }
 }
 
+fn spec_at(path: &str) -> Spec {
+    let mut spec = Spec::default();
+    let mut linux = oci_spec::runtime::Linux::default();
+    linux.set_cgroups_path(Some(path.into()));
+    spec.set_linux(Some(linux));
+    spec
+}
+
+/// `hierarchy:path` of each line of a `/proc/PID/cgroup`.
+fn lines_of(pid: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    text.lines()
+        .map(|line| {
+            let (hierarchy, path) = line.split_once(":").unwrap().1.split_once(':').unwrap();
+            (hierarchy.to_owned(), path.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn a_relative_path_begins_where_its_maker_lives() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: skipped");
+        return;
+    }
+    // Below a cgroup that is somebody's, whom nothing may happen to.
+    let top = format!("reprise-unit-{}", std::process::id());
+    let mut home = Own::with(Cgroup::at(
+        format!("/{top}-home/deep"),
+        hierarchy::node().unwrap(),
+    ));
+    let somebody = home.run("sleep 100 & wait").to_string();
+    let kept = std::fs::read_to_string(format!("/proc/{somebody}/cgroup")).unwrap();
+    let relative = format!("{top}-its/own");
+    let spec = spec_at(&relative);
+    let mut own = Own::with(Cgroup::made_from(&spec, "id", Some(kept.clone())).unwrap());
+    assert_eq!(own.0.home(), Some(kept.as_str()));
+    let pid = own.run("sleep 100 & wait").to_string();
+    for ((hierarchy, path), (_, its_home)) in lines_of(&pid).iter().zip(lines_of(&somebody)) {
+        let from = match (own.0.is_v2(), hierarchy.as_str()) {
+            // As under runc: beside its maker.
+            (true, _) => its_home.rsplit_once('/').unwrap().0,
+            (false, "") => "",
+            (false, _) => its_home.as_str(),
+        };
+        assert_eq!(path, &format!("{from}/{relative}"), "{hierarchy}");
+    }
+    own.0.freeze().unwrap();
+    assert!(own.0.is_frozen().unwrap());
+    assert!(own.0.stats().is_ok());
+    own.0.kill_all().unwrap();
+    own.reap();
+    own.0.remove().unwrap();
+    assert!(!own.0.exists());
+    // Its maker lives on.
+    assert!(home.0.pids().unwrap().contains(&somebody.parse().unwrap()));
+}
+
+#[test]
+fn without_a_path_it_begins_there_too() {
+    let home = "9:name=systemd:/s\n4:memory:/a\n0::/u/v\n";
+    let of = |spec: &Spec| Cgroup::made_from(spec, "id", Some(home.to_owned()));
+    let shared = |cgroup: &Cgroup| cgroup.path().to_owned();
+    let absolute = of(&spec_at("/x/y")).unwrap();
+    assert_eq!(
+        (shared(&absolute).as_str(), absolute.home()),
+        ("/x/y", None)
+    );
+    match (of(&Spec::default()), hierarchy::node().unwrap()) {
+        (Ok(cgroup), Hierarchy::V2 { .. }) => assert_eq!(cgroup.path(), "/u/id"),
+        // This machine has more hierarchies than that home.
+        (Err(e), Hierarchy::V1 { .. }) => {
+            assert!(e.message.contains("name an absolute one"), "{e:?}");
+        }
+        (other, node) => panic!("{other:?} on {node:?}"),
+    }
+}
+
 #[test]
 fn the_form_of_the_path_chooses_the_driver() {
-    let of = |path: &str| {
-        let mut spec = Spec::default();
-        let mut linux = oci_spec::runtime::Linux::default();
-        linux.set_cgroups_path(Some(path.into()));
-        spec.set_linux(Some(linux));
-        Cgroup::of(&spec, "id")
-    };
+    let of = |path: &str| Cgroup::of(&spec_at(path), "id");
     let pod = of("kubepods-pod1.slice:cri-containerd:abc").unwrap();
     assert!(pod.is_systemd());
     assert_eq!(

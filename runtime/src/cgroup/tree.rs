@@ -174,7 +174,7 @@ pub(super) fn kill_all(cgroup: &Cgroup) -> Result<()> {
                 format!(
                     "Processes {left:?} in cgroup {} do not die; they may be waiting for a disk \
                      or network file system",
-                    cgroup.path()
+                    cgroup.freezer_dir().display()
                 ),
             ));
         }

@@ -114,7 +114,10 @@ fn kdat(run: &Path) -> Result<String, String> {
 }
 
 fn cgroups() -> Result<String, String> {
-    let spec = oci_spec::runtime::Spec::default();
+    let mut spec = oci_spec::runtime::Spec::default();
+    let mut linux = oci_spec::runtime::Linux::default();
+    linux.set_cgroups_path(Some("/check".into()));
+    spec.set_linux(Some(linux));
     reprise_runtime::cgroup::Cgroup::of(&spec, "check")
         .map(|cgroup| if cgroup.is_v2() { "v2" } else { "v1" }.to_owned())
         .map_err(|e| e.message)

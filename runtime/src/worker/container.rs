@@ -21,7 +21,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::child::Held;
 use super::executor::{self, Agent, Desk, Finish, Who};
-use super::ground::{Clock, Ground, Paths};
+use super::ground::{self, Clock, Ground, Paths};
 use super::hooks::{self, State, When};
 use super::tree::{Tree, Void};
 use super::{
@@ -240,7 +240,7 @@ impl Held for Cold {
 pub(super) fn exec(exec: &Exec, stdio: Stdio) -> Result<Started> {
     let paths = Paths::of(&exec.state_root, &exec.id, &exec.bundle)?;
     let (spec, _) = prepare::load_spec(&exec.bundle.join("config.json"))?;
-    let cgroup = Cgroup::of(&spec, &exec.id)?;
+    let cgroup = ground::cgroup_of(&paths, &spec, &exec.id)?;
     let process = executor_process(&exec.process, &spec);
     validate::check_process(&process).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
     let terminal = process.terminal().unwrap_or(false);

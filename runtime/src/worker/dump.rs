@@ -28,7 +28,7 @@ use rust_criu::rust_criu_protobuf::rpc::{
 
 use super::copy::{self, names_in};
 use super::criu::{Criu, Event, Notification};
-use super::ground::Clock;
+use super::ground::{self, Clock, Paths};
 use super::layout::{self, Layout};
 use super::prepare;
 use super::protocol::{Dump, Dumped};
@@ -74,7 +74,8 @@ impl<'a> Dumping<'a> {
         let root = PathBuf::from(format!("/proc/{}/root", command.pid));
         let layout = Layout::of(&spec, &root);
         let record = describe(command.pid, &spec, &layout)?;
-        let cgroup = Cgroup::of(&spec, &command.id)?;
+        let paths = Paths::of(&command.state_root, &command.id, &command.bundle)?;
+        let cgroup = ground::cgroup_of(&paths, &spec, &command.id)?;
         let work = match &command.work_path {
             Some(path) => WorkDir::given(path)?,
             None => WorkDir::make(&command.criu, &command.namespace, &command.id, "dump")?,

@@ -16,8 +16,10 @@ use super::{Create, Remove, Timing, mounts, prepare, trace, validate};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
-/// The file in the private directory that names a container's systemd unit.
+/// The file in the private directory that has the spec's words for the cgroup.
 const UNIT: &str = "unit";
+/// The file in the private directory that tells where a relative path begins.
+const HOME: &str = "home";
 
 /// Where things of one container are.
 #[derive(Debug, Clone)]
@@ -44,6 +46,12 @@ impl Paths {
             rootfs: bundle.join("rootfs"),
         })
     }
+}
+
+/// The cgroup of a container that is there.
+pub(super) fn cgroup_of(paths: &Paths, spec: &Spec, id: &str) -> Result<Cgroup> {
+    let home = std::fs::read_to_string(paths.private.join(HOME)).ok();
+    Cgroup::made_from(spec, id, home)
 }
 
 /// Everything a container needs before it has a process.
@@ -98,7 +106,7 @@ impl Ground {
     fn lay_out(&self, create: &Create, clock: &mut Clock) -> Result<()> {
         std::fs::create_dir_all(&self.paths.private)
             .doing(format!("cannot make {}", self.paths.private.display()))?;
-        self.keep_unit()?;
+        self.keep_cgroup()?;
         let layers = create.restore.as_ref().map_or(&[][..], |r| &r.layers);
         let scratch = self.paths.private.join("layers");
         mounts::mount_rootfs(&self.paths.rootfs, &create.rootfs, layers, &scratch)?;
@@ -109,17 +117,22 @@ impl Ground {
         prepare::check_root(&self.spec, &create.bundle, &self.paths.rootfs)
     }
 
-    /// Keeps what the spec calls the cgroup, for the day when the bundle is gone: a
-    /// unit is more than the path that libcontainer is given.
-    fn keep_unit(&self) -> Result<()> {
+    /// Keeps what finds the cgroup again: where a relative path began, since a later
+    /// worker may live elsewhere; and what the spec calls it, for the day when the
+    /// bundle is gone and that is more than the path that libcontainer is given.
+    fn keep_cgroup(&self) -> Result<()> {
+        let home = self.cgroup.home();
+        if home.is_none() && !self.cgroup.is_systemd() {
+            return Ok(());
+        }
         let linux = self.spec.linux().as_ref();
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        match path.and_then(Path::to_str) {
-            Some(path) if self.cgroup.is_systemd() => {
-                std::fs::write(self.paths.private.join(UNIT), path).doing("cannot keep the unit")
-            }
-            _ => Ok(()),
-        }
+        let path = path.and_then(Path::to_str).unwrap_or_default();
+        let keep = |name: &str, text: &str| {
+            std::fs::write(self.paths.private.join(name), text).doing("cannot keep the cgroup")
+        };
+        keep(UNIT, path)?;
+        home.map_or(Ok(()), |home| keep(HOME, home))
     }
 
     /// Kills what lives in the cgroup and removes everything again. Errors are
@@ -169,7 +182,7 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
     match of_bundle.or_else(|e| load_own(&paths).ok_or(e)) {
         Ok((spec, _)) => {
             let existed = paths.private.exists();
-            match Cgroup::of(&spec, &remove.id) {
+            match cgroup_of(&paths, &spec, &remove.id) {
                 Ok(cgroup) => errors.extend(clear(&paths, &cgroup)),
                 Err(e) => errors.push(e),
             }

@@ -137,7 +137,7 @@ impl Restored {
             &self.record,
             &self.layout,
             stage,
-            &self.ground.cgroup.mounts(),
+            &stage.hierarchies(&self.ground.cgroup),
         )?;
         self.clock.step("stage");
         self.fill_shared_memory(images)?;

@@ -1,7 +1,8 @@
 //! What a restored container gets fresh: `/dev` with its nodes, the tmpfs that
-//! holds cgroup mountpoints, an empty directory for masked ones.
+//! holds cgroup mountpoints, systemd's own hierarchy, an empty directory for masked
+//! ones.
 //!
-//! Each is a tmpfs of its own with the options that a cold start gives it, mounted
+//! Each is a file system of its own with the options that a cold start gives it, mounted
 //! in the container's private directory. CRIU binds them into the container; then
 //! they are unmounted from the node. A tmpfs that CRIU made itself would cost a
 //! `tar` process.
@@ -13,23 +14,28 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::layout::{Layout, is_bind};
 use super::record::{Kind, Record};
-use super::tree::{Devices, Fresh, Missing, find_or_make};
+use super::tree::{self, Devices, Fresh, Missing, find_or_make};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
+use crate::namespaces::{self, Namespace};
 use crate::sys;
 
 const DEV: &str = "dev";
 const CGROUP: &str = "cgroup";
 const MASKED: &str = "masked";
+const SYSTEMD: &str = "systemd";
 
 /// A mounted stage; dropping it unmounts and removes it.
 #[derive(Debug)]
 pub(super) struct Stage {
     path: PathBuf,
+    /// The container's cgroup in a fresh mount of `name=systemd`, by its mountpoint
+    /// in the container.
+    systemd: Option<(PathBuf, PathBuf)>,
 }
 
 impl Stage {
@@ -43,7 +49,10 @@ impl Stage {
     ) -> Result<Self> {
         let path = private.join("stage");
         std::fs::create_dir(&path).doing("Cannot make the stage")?;
-        let stage = Self { path };
+        let mut stage = Self {
+            path,
+            systemd: None,
+        };
         let wants = |kinds: &[Kind]| record.mounts.values().any(|kind| kinds.contains(kind));
         if wants(&[Kind::Dev, Kind::MaskedFile]) {
             let dev = Fresh::dev(layout.mount_at(Path::new("/dev")));
@@ -59,6 +68,10 @@ impl Stage {
         if wants(&[Kind::MaskedDir]) {
             stage.mount(MASKED, &Fresh::mask())?;
         }
+        let own = namespaces::of(spec, LinuxNamespaceType::Cgroup) != Namespace::Host;
+        if own && wants(&[Kind::Cgroup]) {
+            stage.systemd = stage.mount_systemd(cgroup)?;
+        }
         Ok(stage)
     }
 
@@ -73,13 +86,44 @@ impl Stage {
         }
     }
 
+    /// (mountpoint in the container, source) of each hierarchy of the cgroup.
+    pub(super) fn hierarchies(&self, cgroup: &Cgroup) -> Vec<(PathBuf, PathBuf)> {
+        let mut all = cgroup.mounts();
+        for (at, source) in &mut all {
+            if let Some((_, fresh)) = self.systemd.as_ref().filter(|(named, _)| named == at) {
+                source.clone_from(fresh);
+            }
+        }
+        all
+    }
+
     fn mount(&self, name: &str, fresh: &Fresh) -> Result<OwnedFd> {
+        self.attach(name, || fresh.make())
+    }
+
+    fn attach(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd> {
         let at = self.path.join(name);
         let what = || format!("Cannot mount {}", at.display());
         std::fs::create_dir(&at).doing(what())?;
-        let mount = fresh.make().doing(what())?;
+        let mount = make().doing(what())?;
         sys::move_mount(mount.as_fd(), libc::AT_FDCWD, &at).doing(what())?;
         Ok(mount)
+    }
+
+    /// A bind mount shows the word that its source was mounted with. In a cgroup
+    /// namespace a cold start mounts the hierarchies itself, `name=systemd` under a
+    /// word of its own, which programs that look for it may have read.
+    fn mount_systemd(&self, cgroup: &Cgroup) -> Result<Option<(PathBuf, PathBuf)>> {
+        let Some((at, dir)) = cgroup.in_systemds_hierarchy() else {
+            return Ok(None);
+        };
+        self.attach(SYSTEMD, tree::systemds_hierarchy)?;
+        let dir = dir.strip_prefix("/").unwrap_or(&dir);
+        Ok(Some((at, self.path.join(SYSTEMD).join(dir))))
     }
 
     fn fill_dev(&self, spec: &Spec, layout: &Layout, terminal: bool) -> Result<()> {
@@ -123,7 +167,7 @@ impl Stage {
 
     /// Unmounts it from the node; what was bound into a container stays there.
     pub(super) fn remove(&self) -> Result<()> {
-        for name in [DEV, CGROUP, MASKED] {
+        for name in [DEV, CGROUP, MASKED, SYSTEMD] {
             let at = self.path.join(name);
             match umount2(&at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}

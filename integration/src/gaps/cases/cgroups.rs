@@ -2,6 +2,7 @@
 //! Rows 5, 20, 22.
 
 use crate::gaps::case::{Case, Need};
+use crate::gaps::spec::Spec;
 use serde_json::json;
 
 const MOUNT: [&str; 4] = ["nosuid", "noexec", "nodev", "relatime"];
@@ -30,6 +31,23 @@ const CHILDREN: &str = "
         tail -n 1 $group/cgroup.procs > $group/child/cgroup.procs && echo moved
     done";
 
+/// The cgroups of the first process, by their hierarchies, and of the one that asks.
+const OF_INIT: &str = "sort -t: -k2 /proc/$PID/cgroup | sed -E 's/^[0-9]+//'";
+const OF_ITSELF: &str = "sort -t: -k2 /proc/self/cgroup | sed -E 's/^[0-9]+//'";
+
+/// Limits of the container's cgroups, wherever those are.
+const LIMITS: &str = "
+    for name in memory pids ''; do
+        path=$(sed -nE \"s/^[0-9]+:$name:(.*)/\\1/p\" /proc/$PID/cgroup)
+        for file in memory.limit_in_bytes memory.max pids.max; do
+            file=/sys/fs/cgroup/$name$path/$file
+            [ ! -e $file ] || echo ${file##*/} $(cat $file)
+        done
+    done";
+
+/// What is left of the container's cgroups, wherever it was.
+const LEFT: &str = "find /sys/fs/cgroup -name $ID 2>/dev/null || :";
+
 pub(super) fn cases() -> Vec<Case> {
     let mounted = |name, own: bool, options: &'static [&'static str]| {
         Case::new(5, name)
@@ -48,7 +66,7 @@ pub(super) fn cases() -> Vec<Case> {
             .runs(SEEN)
             .restored()
     };
-    vec![
+    let mut cases = vec![
         mounted("cgroups, read-only", false, &["ro"]),
         mounted(
             "cgroups, read-only, in a namespace of their own",
@@ -74,37 +92,75 @@ pub(super) fn cases() -> Vec<Case> {
             })
             .runs(SEEN),
         Case::new(5, "all of a process's cgroups are the container's")
-            .node(
-                "init",
-                "sort -t: -k2 /proc/$PID/cgroup | sed -E 's/^[0-9]+//'",
-            )
-            .exec(
-                "exec",
-                "sort -t: -k2 /proc/self/cgroup | sed -E 's/^[0-9]+//'",
-            )
+            .node("init", OF_INIT)
+            .exec("exec", OF_ITSELF)
             .restored(),
         Case::new(5, "without a cgroups path")
             .spec(|spec| spec.remove("/linux/cgroupsPath"))
-            .node(
-                "init",
-                "sort -t: -k2 /proc/$PID/cgroup | sed -E 's/^[0-9]+//'",
-            ),
+            .node("init", OF_INIT)
+            .exec("exec", OF_ITSELF)
+            .after("left", LEFT)
+            .restored(),
         Case::new(5, "a relative cgroups path")
             .spec(|spec| spec.set("/linux/cgroupsPath", "@NODECG@/sub/@ID@"))
-            .node(
-                "init",
-                "sort -t: -k2 /proc/$PID/cgroup | sed -E 's/^[0-9]+//'",
-            ),
+            .node("init", OF_INIT)
+            .exec("exec", OF_ITSELF)
+            .after("left", LEFT)
+            .restored(),
+        Case::new(5, "limits in a relative cgroups path")
+            .spec(relative_with_limits)
+            .node("limits", LIMITS)
+            .exec("a device", "mknod /disk b 8 0; cat /disk")
+            .after("left", LEFT)
+            .restored(),
+        Case::new(5, "a relative cgroups path, in a cgroup namespace")
+            .spec(|spec| {
+                spec.set("/linux/cgroupsPath", "@NODECG@/sub/@ID@")
+                    .push("/linux/namespaces", json!({ "type": "cgroup" }))
+                    .mount("/sys/fs/cgroup", "cgroup", "cgroup", &MOUNT)
+            })
+            .exec(
+                "exec",
+                "mounts | grep -i cgroup; sort -t: -k2 /proc/self/cgroup",
+            )
+            .after("left", LEFT)
+            .restored(),
+        Case::new(5, "without a cgroups path (v2)")
+            .needs(Need::CgroupV2)
+            .spec(|spec| spec.remove("/linux/cgroupsPath"))
+            .node("init", OF_INIT)
+            .exec("exec", OF_ITSELF)
+            .after("left", LEFT)
+            .restored(),
+        Case::new(5, "limits in a relative cgroups path (v2)")
+            .needs(Need::CgroupV2)
+            .spec(relative_with_limits)
+            .node("init", OF_INIT)
+            .node("limits", LIMITS)
+            .exec("a device", "mknod /disk b 8 0; cat /disk")
+            .after("left", LEFT)
+            .restored(),
         Case::new(5, "a cgroups path that climbs")
             .spec(|spec| spec.set("/linux/cgroupsPath", "/@NODECG@/../@NODECG@/./x/../@ID@"))
-            .node(
-                "init",
-                "sort -t: -k2 /proc/$PID/cgroup | sed -E 's/^[0-9]+//'",
-            )
+            .node("init", OF_INIT)
             .stricter(
                 "a path that climbs could name another container's cgroup",
                 |_, ours| super::image::refused_with(ours, "leaves the hierarchy"),
             ),
+    ];
+    cases.extend(with_children());
+    cases
+}
+
+fn relative_with_limits(spec: &mut Spec) -> &mut Spec {
+    spec.set("/linux/cgroupsPath", "@NODECG@/sub/@ID@")
+        .set("/linux/resources/memory", json!({ "limit": 99_999_744 }))
+        .set("/linux/resources/pids", json!({ "limit": 77 }))
+}
+
+/// What becomes of cgroups that a container makes in its own.
+fn with_children() -> Vec<Case> {
+    vec![
         Case::new(20, "delete with child cgroups")
             .exec("a process more", "sleep 1000 > /dev/null 2>&1 &")
             .node("children", CHILDREN)

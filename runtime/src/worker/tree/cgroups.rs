@@ -1,6 +1,6 @@
 //! The cgroup mount: what the container sees of its own cgroups.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -60,18 +60,28 @@ pub(super) fn holder() -> Options {
 
 /// In a cgroup namespace the file system itself shows no more than the container's.
 fn hierarchy(planned: &Planned, name: &Path, place: &Place) -> Inside<()> {
-    let mut options = Options::only(SAFE | (planned.options.flags & MsFlags::MS_RDONLY));
-    let name = name.to_string_lossy();
-    let mut source = "cgroup";
-    if name == "systemd" {
-        source = "systemd";
-        options.data.push("name=systemd".to_owned());
+    let read_only = planned.options.flags & MsFlags::MS_RDONLY;
+    let mount = if name == Path::new("systemd") {
+        systemds(read_only)
     } else {
-        options.data.push(name.into_owned());
-    }
-    let mount =
-        new("cgroup", source, &options, None).map_err(|e| planned.told("mount", words(e)))?;
+        let mut options = Options::only(SAFE | read_only);
+        options.data.push(name.to_string_lossy().into_owned());
+        new("cgroup", "cgroup", &options, None)
+    };
+    let mount = mount.map_err(|e| planned.told("mount", words(e)))?;
     move_to(&mount, place).map_err(|e| planned.told("mount", words(e)))
+}
+
+/// `name=systemd`, under the word that runc mounts it with.
+fn systemds(read_only: MsFlags) -> std::result::Result<OwnedFd, Errno> {
+    let mut options = Options::only(SAFE | read_only);
+    options.data.push("name=systemd".to_owned());
+    new("cgroup", "systemd", &options, None)
+}
+
+/// The same for a restored container: all of it, attached nowhere.
+pub(in crate::worker) fn systemds_hierarchy() -> std::result::Result<OwnedFd, Errno> {
+    systemds(MsFlags::empty())
 }
 
 fn unified(planned: &Planned, instead: BorrowedFd<'_>, place: &Place) -> Inside<()> {

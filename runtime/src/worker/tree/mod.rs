@@ -26,6 +26,7 @@ mod place;
 mod proc;
 mod void;
 
+pub(super) use cgroups::systemds_hierarchy;
 pub(super) use devices::Plan as Devices;
 pub(super) use fresh::Fresh;
 pub(super) use options::{attributes, flag, propagation};
