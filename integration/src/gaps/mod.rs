@@ -46,7 +46,7 @@ pub struct Choice {
     pub cold: bool,
     /// Restored ones.
     pub restored: bool,
-    /// Only cases that need cgroup v2 or systemd.
+    /// Only cases that need cgroup v2, systemd or a security module.
     pub only_vm: bool,
     /// How many at a time.
     pub at_once: usize,
@@ -67,7 +67,12 @@ impl Default for Choice {
 
 impl Choice {
     fn takes(&self, case: &Case) -> bool {
-        let of_vm = |need: &Need| matches!(need, Need::CgroupV2 | Need::Systemd);
+        let of_vm = |need: &Need| {
+            matches!(
+                need,
+                Need::CgroupV2 | Need::Systemd | Need::SecurityModule(_)
+            )
+        };
         (!self.only_vm || case.needs.iter().any(of_vm))
             && (self.rows.is_empty() || self.rows.contains(&case.row))
             && self.named.as_ref().is_none_or(|w| case.name.contains(w))
@@ -217,7 +222,7 @@ impl Entry {
     fn by_design(&mut self, why: &str) {
         if self.reprise["checkpoint"] == "refused" {
             self.verdict = Verdict::Stricter;
-            why.clone_into(&mut self.why);
+            self.why = format!("there is no checkpoint to restore: {why}");
         } else if self.verdict != Verdict::Differs {
             self.why = format!(
                 "{}{}{why}",

@@ -251,8 +251,25 @@ impl Rules {
         file::write_each(dir, exception, lines)
     }
 
+    /// Whether they let a container open what it has at `/dev/null`. `made` are the
+    /// devices that the spec makes; of several in one place the first is it.
+    pub(super) fn open_null(&self, made: &[LinuxDevice]) -> bool {
+        let Some(null) = made.iter().find(|one| one.path() == Path::new("/dev/null")) else {
+            return true; // One of the defaults.
+        };
+        let block = match null.typ() {
+            LinuxDeviceType::B => true,
+            LinuxDeviceType::C | LinuxDeviceType::U => false,
+            LinuxDeviceType::A | LinuxDeviceType::P => return true,
+        };
+        let (Ok(major), Ok(minor)) = (u32::try_from(null.major()), u32::try_from(null.minor()))
+        else {
+            return true;
+        };
+        self.allows(block, major, minor, Access::READ | Access::WRITE)
+    }
+
     /// Whether a use of a device is allowed; what both kernels must agree with.
-    #[cfg(test)]
     pub(super) fn allows(&self, block: bool, major: u32, minor: u32, access: u8) -> bool {
         let hit = self.exceptions.iter().any(|(device, given)| {
             device.block == block
@@ -338,6 +355,29 @@ mod tests {
         .unwrap_err();
         let told = "unable to remove 'deny' exception: requested rule [{99 10 1} r]";
         assert!(error.message.starts_with(told), "{error}");
+    }
+
+    #[test]
+    fn a_null_of_the_specs_own_needs_a_rule() {
+        let made: Vec<LinuxDevice> = serde_json::from_str(
+            r#"[{"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+                {"path": "/dev/null", "type": "c", "major": 1, "minor": 5}]"#,
+        )
+        .unwrap();
+        let open = |list: &str, made: &[LinuxDevice]| {
+            let list: Vec<LinuxDeviceCgroup> = serde_json::from_str(list).unwrap();
+            Rules::of(Some(&list), made).unwrap().open_null(made)
+        };
+        assert!(open("[]", &[]));
+        assert!(!open("[]", &made));
+        let allow = |access: &str| {
+            format!(
+                r#"[{{"allow": true, "type": "c", "major": 1, "minor": 3, "access": "{access}"}}]"#
+            )
+        };
+        assert!(open(&allow("rwm"), &made));
+        assert!(!open(&allow("r"), &made));
+        assert!(open(r#"[{"allow": true, "access": "rwm"}]"#, &made));
     }
 
     #[test]

@@ -100,6 +100,20 @@ pub fn prewarm() {
     }
 }
 
+/// Whether a spec's device rules keep its container from its own `/dev/null`, which
+/// runc opens in every container that it makes a `/dev` for. `devices` are those that
+/// the spec makes.
+///
+/// # Errors
+/// As [`Cgroup::apply`]: rules that mean nothing.
+pub fn keeps_from_null(
+    resources: Option<&LinuxResources>,
+    devices: &[LinuxDevice],
+) -> Result<bool> {
+    let rules = Rules::of(resources.and_then(|r| r.devices().as_deref()), devices)?;
+    Ok(!rules.open_null(devices))
+}
+
 impl Cgroup {
     /// The path for libcontainer's spec: absolute, below every hierarchy's root.
     /// Empty where there is no one path for all: libcontainer stays in its own cgroup

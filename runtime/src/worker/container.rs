@@ -27,7 +27,7 @@ use super::tree::{Tree, Void};
 use super::{
     Create, Exec, Started, Stdio, Timing, alive, helper, prepare, trace, userns, validate,
 };
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, ErrorKind, Result};
 
 /// A cold container that waits for Start.
@@ -106,6 +106,7 @@ fn build(create: &Create, ground: &mut Ground, stdio: Stdio) -> Result<Made> {
         hooks::has_early(&ground.spec),
     )?;
     clock.step("open_tree");
+    let own_dev = tree.has_own_dev();
     let finish = Finish::init(&create.id, &ground.spec, &create.bundle, line, tree);
     let mark = trace::mark();
     // Limits hold when the first hook looks at them, and what it changes stays.
@@ -152,6 +153,12 @@ fn build(create: &Create, ground: &mut Ground, stdio: Stdio) -> Result<Made> {
         ground.cgroup.apply(resources, devices)?;
     }
     clock.step("cgroup_apply");
+    // Init opened it before the rules were in force, while to runc they are by then.
+    if own_dev && cgroup::keeps_from_null(resources, devices)? {
+        return Err(Error::internal(
+            "error reopening /dev/null inside container: open /dev/null: operation not permitted",
+        ));
+    }
     alive::note(&ground.paths.private, pid)?;
     let console = console
         .map(|socket| super::wire::receive_console(&socket))

@@ -84,7 +84,8 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(33, "a startContainer hook that fails")
             .image("printf '#!/bin/sh\\necho to stdout; echo to stderr >&2; exit 7\\n' > hook; chmod 755 hook")
             .spec(|spec| hook(spec, "startContainer", json!({ "path": "/hook" })))
-            .exec("exec", "echo runs"),
+            // An exec may come before or after it has failed.
+            .runs("echo runs"),
         Case::new(33, "a hook that is not there")
             .spec(|spec| hook(spec, "createRuntime", json!({ "path": "/nope/hook" }))),
         Case::new(33, "a hook with a relative path")
@@ -104,7 +105,8 @@ pub(super) fn cases() -> Vec<Case> {
 /// A poststop hook's failure does not stand in the way of a delete.
 fn survives(case: Case) -> Case {
     case.stricter(
-        "runc's shim fails a delete that has removed everything; ours logs what the hook said",
+        "the OCI spec has a poststop hook's failure logged and the delete go on, as ours does; \
+         runc's shim fails a delete that has removed everything",
         |runc, ours| {
             let runcs = runc["delete"]["cause"].as_str().unwrap_or_default();
             runcs.contains("error running poststop hook")

@@ -230,8 +230,9 @@ fn denying() -> Vec<Case> {
     ]
 }
 
-const FILTER_COMES_LAST: &str = "the profile is meant for the program, and holds for it from \
-     its first instruction; runc loads it before its own last steps, which such a profile denies";
+const FILTER_COMES_LAST: &str = "that runc fails is an accident of how it is made: it loads the \
+     profile before its own last steps, which such a profile denies; under ours the program runs, \
+     and the profile holds for it from its first instruction on";
 
 /// runc failed or was killed before the program ran: it said nothing.
 fn never_ran(seen: &Value) -> bool {

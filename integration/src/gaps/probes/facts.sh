@@ -1,9 +1,16 @@
 # What a process can tell about itself, one fact a line, without what differs from
 # one container to the next. Sourced: `. /facts`, then one of these functions.
 
-# Ids, groups, capabilities, seccomp, signals, umask, affinity of a process.
+# Ids, groups, capabilities, seccomp, signals, umask, affinity of a process. Signals
+# 32 and 33 are the C library's own: whoever started the harness may ignore them, no
+# library call changes that on the way here, and runc hands it on while we do not.
 status() {
-    grep -E '^(Umask|Uid|Gid|Groups|NoNewPrivs|Seccomp|Seccomp_filters|Cap[A-Z][a-z]+|Sig(Blk|Ign|Cgt)|ShdPnd|Cpus_allowed|Mems_allowed|Speculation[A-Za-z_]*|CoreDumping|THP_enabled):' "/proc/${1:-self}/status"
+    grep -E '^(Umask|Uid|Gid|Groups|NoNewPrivs|Seccomp|Seccomp_filters|Cap[A-Z][a-z]+|Sig(Blk|Ign|Cgt)|ShdPnd|Cpus_allowed|Mems_allowed|Speculation[A-Za-z_]*|CoreDumping|THP_enabled):' "/proc/${1:-self}/status" | while IFS= read -r line; do
+        case $line in
+            SigIgn:*) printf 'SigIgn:\t%016x\n' $((0x${line#SigIgn:?} & ~0x180000000)) ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done
 }
 
 # Mounts: place, root, flags, propagation, type, options; in the order of places.

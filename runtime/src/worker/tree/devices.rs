@@ -80,6 +80,11 @@ impl Plan {
         })
     }
 
+    /// Whether `/dev` is the container's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.devices.is_some()
+    }
+
     /// Makes all of it. Says whether `/dev` is the container's own.
     pub(in crate::worker) fn make(&self, root: BorrowedFd<'_>) -> Inside<bool> {
         let Some(devices) = &self.devices else {

@@ -71,6 +71,11 @@ struct Node {
 }
 
 impl Tree {
+    /// Whether the container has a `/dev` of its own.
+    pub(super) fn has_own_dev(&self) -> bool {
+        self.devices.is_own()
+    }
+
     /// Makes the tree and enters it. Called in the void, once. When everything is
     /// mounted and the root not yet changed, `hooks` is called; for a tree that was
     /// opened for hooks, in the rootfs' directory and with the node's files around.
