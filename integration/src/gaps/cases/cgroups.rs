@@ -95,6 +95,28 @@ pub(super) fn cases() -> Vec<Case> {
             .node("init", OF_INIT)
             .exec("exec", OF_ITSELF)
             .restored(),
+        Case::new(5, "a cgroups path that climbs")
+            .spec(|spec| spec.set("/linux/cgroupsPath", "/@NODECG@/../@NODECG@/./x/../@ID@"))
+            .node("init", OF_INIT)
+            .stricter(
+                "a path that climbs could name another container's cgroup",
+                |_, ours| super::image::refused_with(ours, "leaves the hierarchy"),
+            ),
+    ];
+    cases.extend(relative());
+    cases.extend(with_children());
+    cases
+}
+
+fn relative_with_limits(spec: &mut Spec) -> &mut Spec {
+    spec.set("/linux/cgroupsPath", "@NODECG@/sub/@ID@")
+        .set("/linux/resources/memory", json!({ "limit": 99_999_744 }))
+        .set("/linux/resources/pids", json!({ "limit": 77 }))
+}
+
+/// Paths that begin where the shim lives.
+fn relative() -> Vec<Case> {
+    vec![
         Case::new(5, "without a cgroups path")
             .spec(|spec| spec.remove("/linux/cgroupsPath"))
             .node("init", OF_INIT)
@@ -140,22 +162,7 @@ pub(super) fn cases() -> Vec<Case> {
             .exec("a device", "mknod /disk b 8 0; cat /disk")
             .after("left", LEFT)
             .restored(),
-        Case::new(5, "a cgroups path that climbs")
-            .spec(|spec| spec.set("/linux/cgroupsPath", "/@NODECG@/../@NODECG@/./x/../@ID@"))
-            .node("init", OF_INIT)
-            .stricter(
-                "a path that climbs could name another container's cgroup",
-                |_, ours| super::image::refused_with(ours, "leaves the hierarchy"),
-            ),
-    ];
-    cases.extend(with_children());
-    cases
-}
-
-fn relative_with_limits(spec: &mut Spec) -> &mut Spec {
-    spec.set("/linux/cgroupsPath", "@NODECG@/sub/@ID@")
-        .set("/linux/resources/memory", json!({ "limit": 99_999_744 }))
-        .set("/linux/resources/pids", json!({ "limit": 77 }))
+    ]
 }
 
 /// What becomes of cgroups that a container makes in its own.
