@@ -8,20 +8,12 @@
 )]
 
 mod support;
-#[path = "support/yardstick.rs"]
-mod yardstick;
-
-use std::process::ExitCode;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::Case;
-use yardstick::Outcome;
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
+use support::yardstick::Outcome;
 
 support::tests![
     what_cannot_be_executed,

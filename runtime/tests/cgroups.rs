@@ -14,7 +14,7 @@ mod support;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -34,10 +34,6 @@ support::tests![
     a_restored_one_has_the_same,
     a_name_can_be_used_again,
 ];
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Driver {

@@ -10,7 +10,6 @@
 
 mod support;
 
-use std::process::ExitCode;
 use std::time::Instant;
 
 use reprise_runtime::worker::Worker;
@@ -21,10 +20,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use support::{Case, exit_code, no_mkdir, text};
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
 
 support::tests![
     exit_codes_are_exact,
@@ -458,6 +453,8 @@ fn write_to(exe: &std::fs::File) -> std::io::Error {
 
 fn its_executable_is_read_only() {
     let (copy, exe) = program_of_a_worker();
+    let kind = nix::sys::statfs::fstatfs(&exe).unwrap().filesystem_type();
+    assert_eq!(kind, nix::sys::statfs::OVERLAYFS_SUPER_MAGIC);
     let error = write_to(&exe);
     std::fs::remove_file(&copy).unwrap();
     assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");

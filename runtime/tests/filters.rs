@@ -9,14 +9,11 @@
 #[path = "support/machine.rs"]
 mod machine;
 mod support;
-#[path = "support/yardstick.rs"]
-mod yardstick;
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::process::ExitCode;
 
 use machine::Door;
 use nix::sys::signal::{Signal, kill};
@@ -24,11 +21,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::Case;
-use yardstick::Outcome;
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
+use support::yardstick::Outcome;
 
 support::tests![
     calls_newer_than_the_profile,

@@ -8,20 +8,13 @@
 )]
 
 mod support;
-#[path = "support/yardstick.rs"]
-mod yardstick;
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use support::Case;
-use yardstick::Outcome;
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
+use support::yardstick::Outcome;
 
 support::tests![
     each_at_its_moment_and_place,

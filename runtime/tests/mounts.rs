@@ -13,7 +13,6 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use nix::mount::MsFlags;
 use serde_json::json;
@@ -37,10 +36,6 @@ support::tests![
     what_is_refused,
     create_hooks_see_the_mounts_and_the_node,
 ];
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
 
 const MOUNTS: &str = "cat /proc/self/mountinfo";
 

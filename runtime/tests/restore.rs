@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
+use std::process::Child;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,6 @@ use reprise_runtime::worker::{
 };
 use serde_json::json;
 use support::{Case, exit_code};
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
 
 support::tests![
     it_goes_on_in_another_pod,

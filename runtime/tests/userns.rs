@@ -13,7 +13,6 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::ExitCode;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,10 +32,6 @@ support::tests![
 ];
 
 const ROOT: u32 = 100_000;
-
-fn main() -> ExitCode {
-    support::main(TESTS)
-}
 
 /// Puts the case into a user namespace. The image belongs to its root.
 fn in_namespace(mut case: Case) -> Case {

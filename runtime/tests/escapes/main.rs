@@ -34,17 +34,8 @@ mod round;
 mod support;
 mod targets;
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    let is_worker = std::env::args().nth(1).is_some_and(|arg| arg == "worker");
-    if !is_worker && nix::unistd::geteuid().is_root() {
-        host::stand_apart();
-    }
-    support::main(TESTS)
-}
-
 support::tests![
+    apart by host::stand_apart:
     the_watch_sees_every_kind_of_change,
     our_binary_is_not_overwritten,
     a_volume_does_not_cover_proc,

@@ -29,21 +29,12 @@ mod specs;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::process::ExitCode;
-
 use judge::Judge;
 use sides::Sides;
 use specs::Specs;
 
-fn main() -> ExitCode {
-    let is_worker = std::env::args().nth(1).is_some_and(|arg| arg == "worker");
-    if !is_worker && nix::unistd::geteuid().is_root() {
-        support::stand_apart();
-    }
-    support::main(TESTS)
-}
-
 support::tests![
+    apart by support::stand_apart:
     every_field_right_and_wrong,
     random_mutations_of_containerds_specs,
 ];

@@ -32,17 +32,26 @@ use serde_json::{Value, json};
 
 pub mod compare;
 pub mod runc;
+pub mod yardstick;
 
-/// Lists the tests beside what makes them findable by name.
+/// A test program of these tests, findable by name; `apart` is done before any.
 macro_rules! tests {
+    (apart by $apart:path: $($name:ident),* $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            support::main(&[$((stringify!($name), $name)),*], $apart)
+        }
+    };
     ($($name:ident),* $(,)?) => {
-        const TESTS: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
+        support::tests![apart by support::among_others: $($name),*];
     };
 }
 pub(crate) use tests;
 
+/// Beside other tests, in the node's mount namespace.
+pub fn among_others() {}
+
 /// What cargo runs, and what the worker processes of the tests run.
-pub fn main(tests: &[(&'static str, fn())]) -> ExitCode {
+pub fn main(tests: &[(&'static str, fn())], apart: fn()) -> ExitCode {
     if std::env::args().nth(1).is_some_and(|arg| arg == "worker") {
         return ExitCode::from(reprise_runtime::worker::run_child());
     }
@@ -50,6 +59,7 @@ pub fn main(tests: &[(&'static str, fn())]) -> ExitCode {
         eprintln!("these tests make containers and need root");
         return ExitCode::FAILURE;
     }
+    apart();
     // As the shim: orphans, and so containers, become our children.
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let mut options = Arguments::from_args();

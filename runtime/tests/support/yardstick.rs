@@ -1,11 +1,4 @@
 //! The same bundle under runc: the yardstick.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    missing_debug_implementations,
-    reason = "shared by test binaries that each use some of it"
-)]
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +7,7 @@ use std::process::{Command, Stdio as StdioOf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
-use super::support::{Case, exit_code, text};
+use super::{Case, exit_code, text};
 
 /// What came of a container or an exec.
 #[derive(Debug, Clone, PartialEq, Eq)]
