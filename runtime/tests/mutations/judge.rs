@@ -16,6 +16,9 @@ struct Reason {
     holds: fn(&Value, &Verdicts) -> bool,
 }
 
+/// The exit code of a container whose process was still runc's own.
+const RUNC_DIED: i32 = 255;
+
 /// Where we differ, and a user would not mind.
 const REASONS: &[Reason] = &[
     Reason {
@@ -59,6 +62,17 @@ const REASONS: &[Reason] = &[
                 && v.runc_says("cannot start a")
                 && matches!(v.ours, Verdict::Ran(_))
         },
+    },
+    Reason {
+        why: "the same where runc has answered start already: its own process dies of the filter",
+        holds: |spec, v| {
+            let (runc, ours) = (Verdict::Ran(RUNC_DIED), Verdict::Ran(CODE));
+            spec.pointer("/linux/seccomp").is_some() && v.runc == runc && v.ours == ours
+        },
+    },
+    Reason {
+        why: "an argument with a zero byte, of which runc's own process dies after start",
+        holds: |_, v| v.runc == Verdict::Ran(RUNC_DIED) && v.ours_say("contains a zero byte"),
     },
     Reason {
         why: "a bind mount without a source: runc binds the bundle, its config.json in it",
