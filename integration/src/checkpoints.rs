@@ -62,11 +62,21 @@ impl Node {
         self.run("reprise", ["list", "--json"])?.json()
     }
 
-    /// Where a checkpoint's files are.
+    /// The node's record of a checkpoint.
     #[must_use]
     pub fn checkpoint_dir(&self, checkpoint: &Checkpoint) -> PathBuf {
         self.path("/var/lib/reprise/checkpoints")
             .join(&checkpoint.id)
+    }
+
+    /// CRIU's images of a checkpoint, in a snapshot of containerd's.
+    ///
+    /// # Errors
+    /// When the record does not lead to them.
+    pub fn checkpoint_images(&self, checkpoint: &Checkpoint) -> Result<PathBuf> {
+        // The link counts in the node, whose root is not ours.
+        let link = self.checkpoint_dir(checkpoint).join("images");
+        Ok(self.path(std::fs::read_link(link)?))
     }
 
     /// How a container was started, as the shim has logged it.
@@ -180,7 +190,7 @@ fn decision_in(line: &str) -> Result<Decision> {
 }
 
 /// The `key=value` and `key="some value"` pairs of a log line.
-fn fields_of(line: &str) -> HashMap<String, String> {
+pub(crate) fn fields_of(line: &str) -> HashMap<String, String> {
     let mut fields = HashMap::new();
     let mut rest = line;
     while let Some((before, after)) = rest.split_once('=') {

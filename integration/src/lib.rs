@@ -23,6 +23,7 @@ pub mod process;
 pub mod programs;
 pub mod shim;
 pub mod soak;
+pub mod store;
 pub mod terminal;
 pub mod tools;
 pub mod wait;

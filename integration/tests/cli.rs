@@ -61,7 +61,7 @@ fn inspect_says_what_is_damaged() -> Result<()> {
     let node = Node::start()?;
     let (_pod, container) = node.run_heart(&PodSpec::new("cli", "damaged"))?;
     let checkpoint = container.take_checkpoint()?;
-    let image = node.checkpoint_dir(&checkpoint).join("images/core-1.img");
+    let image = node.checkpoint_images(&checkpoint)?.join("core-1.img");
     let size = std::fs::metadata(&image)?.len();
     std::fs::write(&image, vec![0xff; usize::try_from(size)?])?;
     let said = node.run("reprise", ["inspect", &checkpoint.id])?;

@@ -55,7 +55,7 @@ fn falls_back(break_it: impl FnOnce(&Node, &Checkpoint) -> Result<()>) -> Result
 #[test]
 fn a_missing_image_file_means_a_cold_start() -> Result<()> {
     falls_back(|node, checkpoint| {
-        let file = find(&node.checkpoint_dir(checkpoint), "core-1.img")?;
+        let file = find(&node.checkpoint_images(checkpoint)?, "core-1.img")?;
         Ok(fs::remove_file(file)?)
     })
 }
@@ -63,7 +63,7 @@ fn a_missing_image_file_means_a_cold_start() -> Result<()> {
 #[test]
 fn truncated_pages_mean_a_cold_start() -> Result<()> {
     falls_back(|node, checkpoint| {
-        let file = find(&node.checkpoint_dir(checkpoint), "pages-1.img")?;
+        let file = find(&node.checkpoint_images(checkpoint)?, "pages-1.img")?;
         Ok(fs::File::options().write(true).open(file)?.set_len(4096)?)
     })
 }
@@ -71,7 +71,7 @@ fn truncated_pages_mean_a_cold_start() -> Result<()> {
 #[test]
 fn garbage_in_an_image_file_means_a_cold_start() -> Result<()> {
     falls_back(|node, checkpoint| {
-        let file = find(&node.checkpoint_dir(checkpoint), "inventory.img")?;
+        let file = find(&node.checkpoint_images(checkpoint)?, "inventory.img")?;
         Ok(fs::write(file, "this is no image\n".repeat(50))?)
     })
 }
@@ -96,7 +96,7 @@ fn a_broken_checkpoint_is_an_error_where_restore_is_required() -> Result<()> {
     let (first_pod, first) = node.run_heart(&pod("web-1"))?;
     let checkpoint = first.take_checkpoint()?;
     first_pod.remove()?;
-    fs::remove_file(find(&node.checkpoint_dir(&checkpoint), "core-1.img")?)?;
+    fs::remove_file(find(&node.checkpoint_images(&checkpoint)?, "core-1.img")?)?;
 
     let before = Leftovers::of(&node)?;
     let required = node.run_pod(&pod("web-2").restore("require"))?;

@@ -42,6 +42,8 @@ pub(crate) struct Reprise {
     id: String,
     bundle: String,
     address: String,
+    /// containerd's own socket.
+    containerd: PathBuf,
     exit: Arc<ExitSignal>,
     publishing: Mutex<Option<JoinHandle<()>>>,
 }
@@ -71,6 +73,7 @@ impl Shim for Reprise {
             id: args.id.clone(),
             bundle: args.bundle.clone(),
             address: args.socket.clone(),
+            containerd: PathBuf::from(&args.address),
             exit: Arc::default(),
             publishing: Mutex::default(),
         }
@@ -154,6 +157,7 @@ impl Shim for Reprise {
             namespace: self.namespace.clone(),
             state_root,
             address: self.address.clone(),
+            containerd: self.containerd.clone(),
         };
         Service::new(Arc::new(context), Arc::clone(&self.exit))
     }

@@ -1,17 +1,18 @@
-//! Taking a checkpoint: dump, then the store's copy. What containerd asked for is
-//! the dump; a store that cannot take its copy is a line in the log.
+//! Taking a checkpoint: CRIU dumps straight into a snapshot of containerd's, which
+//! `reprise publish` then makes an image of. What containerd asked for is the dump; an
+//! image that cannot be made is a line in the log.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::Spec;
 use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Needs, Origin};
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
 use reprise_runtime::plan;
+use reprise_runtime::publish::{Begun, Commit, Publisher};
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::start::Start;
-use reprise_runtime::store::{Staging, Stored};
 use reprise_runtime::worker::{self, DiffCopy, Dump};
 use reprise_runtime::{Error, ErrorKind, Result, volumes};
 
@@ -37,7 +38,7 @@ pub(crate) fn take(
         Ok(staged) => Some(staged),
         Err(error) if request.path.is_none() => return Err(error),
         Err(error) => {
-            telemetry::log_failure(&subject.id, "the checkpoint is not stored", &error);
+            telemetry::log_failure(&subject.id, NOT_PUBLISHED, &error);
             None
         }
     };
@@ -46,13 +47,13 @@ pub(crate) fn take(
             std::fs::create_dir_all(path).doing(format!("Cannot make {}", path.display()))?;
             path.clone()
         }
-        (None, Some((staging, _))) => staging.images(),
+        (None, Some(staged)) => staged.place.images.clone(),
         (None, None) => return Err(Error::internal("There is no place for the checkpoint")),
     };
     let copies = match (&staged, RootfsMount::upper_dir(&subject.rootfs)) {
-        (Some((staging, _)), Some(upper)) => vec![DiffCopy {
+        (Some(staged), Some(upper)) => vec![DiffCopy {
             from: upper,
-            to: staging.layer(0),
+            to: staged.place.rootfs.join("0"),
         }],
         _ => Vec::new(),
     };
@@ -72,6 +73,7 @@ pub(crate) fn take(
         copies,
     };
     let dumped = house.spawn()?.dump(dump)?;
+    let since = Instant::now();
     if request.path.is_some() {
         cri::add_statistics(&subject.bundle, &subject.id, &images);
     }
@@ -79,26 +81,43 @@ pub(crate) fn take(
         stored: None,
         frozen_us: dumped.frozen_us,
         image_bytes: dumped.image_bytes,
+        publish_us: 0,
     };
-    let Some((staging, identity)) = staged else {
+    let Some(staged) = staged else {
         return Ok(taken);
     };
-    match store(house, subject, request, staging, identity, &taken) {
-        Ok(stored) => {
-            taken.stored = Some(stored.id().to_owned());
-            settle_beside(subject.id.clone(), stored);
+    let id = staged.place.id.clone();
+    match publish(house, subject, request, staged, &taken) {
+        Ok(publisher) => {
+            taken.stored = Some(id);
+            taken.publish_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            settle_beside(subject.id.clone(), publisher);
         }
         Err(error) if request.path.is_none() => return Err(error),
-        Err(error) => {
-            telemetry::log_failure(&subject.id, "the checkpoint is not stored", &error);
-        }
+        Err(error) => telemetry::log_failure(&subject.id, NOT_PUBLISHED, &error),
     }
     Ok(taken)
 }
 
-fn begin(house: &House, spec: &Spec, subject: &Subject) -> Result<(Staging, Identity)> {
+const NOT_PUBLISHED: &str = "the checkpoint does not become an image";
+
+/// A checkpoint's place, and who it is of.
+struct Staged {
+    publisher: Publisher,
+    place: Begun,
+    identity: Identity,
+}
+
+fn begin(house: &House, spec: &Spec, subject: &Subject) -> Result<Staged> {
+    house.publishes()?;
     let identity = Identity::of(spec, subject)?;
-    Ok((house.store()?.begin(&subject.id)?, identity))
+    let mut publisher = Publisher::spawn(&subject.containerd)?;
+    let place = publisher.begin(&subject.namespace, &subject.id)?;
+    Ok(Staged {
+        publisher,
+        place,
+        identity,
+    })
 }
 
 /// Who the container is. Worked out when it is needed: most containers are never
@@ -155,26 +174,25 @@ fn unchanged_since_start(likeness: &Likeness, state: &Path) -> Result<()> {
     ))
 }
 
-fn store(
+fn publish(
     house: &House,
     subject: &Subject,
     request: &CheckpointRequest,
-    staging: Staging,
-    identity: Identity,
+    staged: Staged,
     dumped: &Dumped,
-) -> Result<Stored> {
-    if let Some(path) = &request.path {
-        staging.adopt_images(path)?;
-    }
-    for (n, layer) in subject.layers.iter().enumerate() {
-        staging.adopt_layer(layer, n + 1)?;
-    }
+) -> Result<Publisher> {
+    let Staged {
+        mut publisher,
+        place,
+        identity,
+    } = staged;
+    let dump = request.path.as_ref().unwrap_or(&place.images);
     let node = house.node();
     let fields = identity.likeness.hashes();
-    let memory_bytes = pages_bytes(&staging.images());
+    let memory_bytes = pages_bytes(dump);
     let manifest = Manifest {
         version: MANIFEST_VERSION,
-        id: staging.id().to_owned(),
+        id: place.id,
         fingerprint: Fingerprint::of(&fields),
         origin: identity.origin,
         created_unix_s: SystemTime::now()
@@ -196,7 +214,12 @@ fn store(
         shown: identity.likeness.shown(),
         base: None,
     };
-    staging.commit(manifest)
+    publisher.commit(Commit {
+        manifest,
+        images: request.path.clone(),
+        layers: subject.layers.clone(),
+    })?;
+    Ok(publisher)
 }
 
 /// Memory that the processes held: all of CRIU's page files.
@@ -213,10 +236,10 @@ fn pages_bytes(images: &Path) -> u64 {
 }
 
 /// Nobody waits for the disk: the checkpoint is good for this boot already.
-fn settle_beside(container: String, stored: Stored) {
+fn settle_beside(container: String, publisher: Publisher) {
     let settling = std::thread::Builder::new().name("settle".to_owned());
     let spawned = settling.spawn(move || {
-        if let Err(error) = stored.settle() {
+        if let Err(error) = publisher.settled() {
             telemetry::log_failure(&container, "the checkpoint may not outlive a crash", &error);
         }
     });

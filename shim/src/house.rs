@@ -52,15 +52,14 @@ impl House {
         self.config.clone().unwrap_or_default()
     }
 
-    /// Why checkpoints are not stored, if they are not.
-    pub(crate) fn store(&self) -> Result<Store> {
-        let config = self.config.clone()?;
-        if !config.checkpoint.store {
-            return Err(Error::internal(format!(
-                "Checkpoints are not stored: checkpoint.store is false in {CONFIG_PATH}"
-            )));
+    /// Says why checkpoints do not become images, if they do not.
+    pub(crate) fn publishes(&self) -> Result<()> {
+        if self.config.clone()?.checkpoint.store {
+            return Ok(());
         }
-        Ok(Store::at(&config.store.path))
+        Err(Error::internal(format!(
+            "Checkpoints are not stored: checkpoint.store is false in {CONFIG_PATH}"
+        )))
     }
 
     /// What this node is, for a manifest.

@@ -57,6 +57,8 @@ pub(crate) struct Subject {
     pub(crate) rootfs: Vec<RootfsMount>,
     /// Layers of the checkpoint that it was restored from, uppermost first.
     pub(crate) layers: Vec<PathBuf>,
+    /// containerd's socket.
+    pub(crate) containerd: PathBuf,
 }
 
 /// A checkpoint was taken.
@@ -66,4 +68,6 @@ pub(crate) struct Dumped {
     pub(crate) stored: Option<String>,
     pub(crate) frozen_us: u64,
     pub(crate) image_bytes: u64,
+    /// From the end of the dump until it could be found.
+    pub(crate) publish_us: u64,
 }

@@ -90,6 +90,7 @@ pub(crate) fn log_checkpoint(container: &str, dumped: &Dumped) {
         container,
         checkpoint = dumped.stored.as_deref().unwrap_or_default(),
         frozen_us = dumped.frozen_us,
+        publish_us = dumped.publish_us,
         image_bytes = dumped.image_bytes;
         "container checkpointed"
     );

@@ -291,6 +291,18 @@ impl Node {
     /// # Errors
     /// When it cannot be ended.
     pub fn stop_containerd(&self) -> Result<()> {
+        self.end_containerd(Signal::SIGTERM)
+    }
+
+    /// Ends containerd with SIGKILL, as a crash does; pods go on.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn kill_containerd(&self) -> Result<()> {
+        self.end_containerd(Signal::SIGKILL)
+    }
+
+    fn end_containerd(&self, signal: Signal) -> Result<()> {
         let Some(mut nsenter) = self.lock_containerd().take() else {
             return Ok(());
         };
@@ -299,7 +311,7 @@ impl Node {
             CgroupDriver::Cgroupfs => only_child(nsenter.id())?,
             CgroupDriver::Systemd => Pid::from_raw(i32::try_from(nsenter.id())?),
         };
-        kill(containerd, Signal::SIGTERM)?;
+        kill(containerd, signal)?;
         nsenter.wait()?;
         Ok(())
     }

@@ -17,7 +17,7 @@ use reprise_runtime::store::Store;
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde_json::json;
 
-use crate::images::Client;
+use crate::images::{Client, hold, serve};
 
 /// Checkpoints of containers on this node
 #[derive(Debug, Parser)]
@@ -110,6 +110,19 @@ enum Command {
         /// Made if it is not there
         dir: PathBuf,
     },
+    /// Publish a checkpoint that a shim takes; speaks with it on standard input
+    #[command(hide = true)]
+    Publish,
+    /// Have a restored container keep the snapshots that it reads
+    #[command(hide = true)]
+    Hold {
+        /// containerd's namespace
+        namespace: String,
+        /// Container id
+        container: String,
+        /// Checkpoint id
+        checkpoint: String,
+    },
     /// Print the version
     Version,
 }
@@ -189,7 +202,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
             let mut text = String::new();
             for id in ids {
                 let id = full_id(&store, id)?;
-                store.remove(&id, &places.run_root)?;
+                remove(places, &store, &id)?;
                 text.push_str(&id);
                 text.push('\n');
             }
@@ -199,6 +212,22 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Check { json } => Ok(check::run(places, *json)),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
         Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),
+        Command::Publish => {
+            let store = places.store_path()?;
+            serve::serve(|namespace| places.containerd(namespace), &store)?;
+            Ok(String::new().into())
+        }
+        Command::Hold {
+            namespace,
+            container,
+            checkpoint,
+        } => {
+            let stored = places.open()?.load(checkpoint)?;
+            let stored = stored.ok_or_else(|| none(checkpoint))?;
+            let client = places.containerd(namespace)?;
+            hold::hold(&client, container, &stored.source()?)?;
+            Ok(String::new().into())
+        }
         Command::Version => Ok(format!("reprise {}\n", env!("CARGO_PKG_VERSION")).into()),
     }
 }
@@ -216,7 +245,6 @@ impl Places {
     }
 
     /// A connection to containerd.
-    #[expect(dead_code, reason = "the commands that need it come next")]
     fn containerd(&self, namespace: &str) -> Result<Client> {
         match &self.address {
             Some(address) => Client::connect(address, namespace),
@@ -229,6 +257,19 @@ impl Places {
         readable(&path)?;
         Ok(Store::at(&path))
     }
+}
+
+/// Removes a checkpoint: its record, so that nobody finds it, then its image.
+fn remove(places: &Places, store: &Store, id: &str) -> Result<()> {
+    // One that is damaged may still say where its image is.
+    let source = store.source(id);
+    store.remove(id, &places.run_root)?;
+    let Ok(source) = source else { return Ok(()) };
+    let client = places.containerd(&source.namespace)?;
+    for name in &source.names {
+        client.remove_image(name, true)?;
+    }
+    Ok(())
 }
 
 /// The store belongs to root; say so instead of "Permission denied".

@@ -26,6 +26,8 @@ pub(crate) struct Container {
     pub(crate) snapshotter: String,
     /// The key of its root file system there.
     pub(crate) snapshot_key: String,
+    /// When it was made, in seconds since the epoch.
+    pub(crate) created_unix_s: u64,
     /// `config.json`.
     pub(crate) spec: Vec<u8>,
     /// JSON by name, such as the CRI plugin's `io.cri-containerd.container.metadata`.
@@ -41,6 +43,10 @@ impl From<ApiContainer> for Container {
             runtime: container.runtime.unwrap_or_default().name,
             snapshotter: container.snapshotter,
             snapshot_key: container.snapshot_key,
+            created_unix_s: container
+                .created_at
+                .and_then(|at| u64::try_from(at.seconds).ok())
+                .unwrap_or_default(),
             spec: container.spec.unwrap_or_default().value,
             extensions: container
                 .extensions

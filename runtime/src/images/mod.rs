@@ -6,6 +6,12 @@
 //!  content snapshots records leases containers diff node
 //!               one service of containerd each, as calls that block
 //!  names        labels, annotations, media types, image names: the formats
+//!  publish      a checkpoint becomes an image; serve speaks with the shim
+//!  base         the image that the container was made from
+//!  describe     who it was, as containerd's own checkpoints say it
+//!  document     config and manifest of the image
+//!  sweep        what dead publishers left
+//!  hold         a restored container keeps the snapshots that it reads
 //! ```
 
 #![allow(
@@ -13,15 +19,23 @@
     reason = "the rooms that call it are being built one after the other"
 )]
 
+mod base;
 pub(crate) mod client;
 pub(crate) mod containers;
 pub(crate) mod content;
+mod copy;
+mod describe;
 pub(crate) mod diff;
+mod document;
+pub(crate) mod hold;
 pub(crate) mod leases;
 pub(crate) mod names;
 pub(crate) mod node;
+pub(crate) mod publish;
 pub(crate) mod records;
+pub(crate) mod serve;
 pub(crate) mod snapshots;
+pub(crate) mod sweep;
 
 pub(crate) use client::Client;
 

@@ -10,13 +10,22 @@ pub(crate) const CHECKPOINT: &str = "reprise.dev/checkpoint";
 /// On an image's record: somebody with access to containerd vouches for it. Nothing
 /// that a registry serves can set it.
 pub(crate) const TRUSTED: &str = "reprise.dev/trusted";
-/// On a lease: who publishes under it ([`publisher`]).
+/// On an image's record: the boot in which it was made, for as long as not all of it
+/// has reached the disk. In another boot it is not to be trusted.
+pub(crate) const BOOT: &str = "reprise.dev/boot";
+/// On a lease: who publishes under it ([`reprise_runtime::maker::Maker`]).
 pub(crate) const PUBLISHER: &str = "reprise.dev/publisher";
 /// On an image's record: the kubelet's image collection leaves it alone
 /// (`internal/cri/labels` of containerd), with the value [`PINNED_VALUE`].
 pub(crate) const PINNED: &str = "io.cri-containerd.pinned";
 /// See [`PINNED`].
 pub(crate) const PINNED_VALUE: &str = "pinned";
+/// On an image's record: the CRI plugin sees it as its own, and makes no second
+/// record of it under the digest of its config, which would outlive `ctr images rm`
+/// (`UpdateImage` in `internal/cri/server/images` of containerd).
+pub(crate) const MANAGED: &str = "io.cri-containerd.image";
+/// See [`MANAGED`].
+pub(crate) const MANAGED_VALUE: &str = "managed";
 /// On a lease: when containerd itself gives it up, in RFC 3339.
 pub(crate) const EXPIRE: &str = "containerd.io/gc.expire";
 /// On a layer's blob: the digest of the tar that it holds.

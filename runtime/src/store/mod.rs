@@ -1,22 +1,27 @@
-//! Where checkpoints live, and the index that finds them.
+//! The checkpoints that this node knows, and the index that finds them. Their images
+//! are snapshots in containerd's store; this is a cache of files, so that Create has
+//! to ask nobody.
 //!
 //! ```text
-//! <root>/checkpoints/<id>/manifest.json, images/, rootfs/<n>/   whole or absent
+//! <root>/checkpoints/<id>/manifest.json                         whole or absent
+//!                         images -> CRIU's images in a snapshot of containerd's
+//!                         rootfs -> the writable layers in another, by number
+//!                         image      where that is in containerd (JSON)
 //!                         boot       boot id of the node when it was committed
 //!                         durable    empty; everything has reached the disk
-//! <root>/index/<fingerprint> -> ../checkpoints/<id>             a cache
-//! <root>/staging/<id>/                                          being made
+//! <root>/index/<fingerprint> -> ../checkpoints/<id>
+//! <root>/staging/<id>@<maker>/                                  being made
 //! ```
 //!
-//! A checkpoint appears by one rename and goes by one. Between `commit` and
-//! `settle` its data may exist in memory only: then it counts only for the boot
-//! in which it was made. The index may be lost at any time: what is lost is not
-//! found until [`Store::rebuild_index`], and starts cold.
+//! A record appears by one rename and goes by one. Until a checkpoint is `durable` its
+//! data may exist in memory only: then it counts only for the boot in which it was
+//! made. Links that dangle mean that the image was removed. The index may be lost at
+//! any time: what is lost is not found until [`Store::rebuild_index`], and starts
+//! cold.
 
 mod asof;
-mod copy;
 pub mod limits;
-mod staging;
+mod record;
 
 use std::fs;
 use std::io;
@@ -26,9 +31,10 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::Manifest;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
+use crate::maker::boot_id;
 
 pub use asof::{Blobs, Freshness, Refreshing};
-pub use staging::Staging;
+pub use record::{Record, SOURCE_VERSION, Source, complete};
 
 /// A store of checkpoints on this node.
 #[derive(Debug, Clone)]
@@ -83,15 +89,6 @@ impl Store {
             )),
             found => Ok(found),
         }
-    }
-
-    /// Begins a checkpoint of container `container`; makes its staging directory.
-    /// Staging directories that have been left for an hour are swept.
-    ///
-    /// # Errors
-    /// I/O, such as a full disk; a container id that cannot be a file name.
-    pub fn begin(&self, container: &str) -> Result<Staging> {
-        Staging::begin(self, container)
     }
 
     /// All checkpoints, newest first; unusable ones are left out.
@@ -161,6 +158,15 @@ impl Store {
         Ok(Some(stored))
     }
 
+    /// Where in containerd a checkpoint is, usable or not.
+    ///
+    /// # Errors
+    /// Its record does not say so.
+    pub fn source(&self, id: &str) -> Result<Source> {
+        check_id(id)?;
+        Source::read(&self.checkpoints().join(id))
+    }
+
     /// Makes the index anew from the checkpoints that are there; entries that
     /// lead nowhere go. Returns how many checkpoints can be found afterwards.
     ///
@@ -217,10 +223,7 @@ impl Store {
                 }
             }
         }
-        make_dir(&self.staging())?;
-        let gone = self.staging().join(format!("{id}.removed"));
-        fs::rename(&dir, &gone).doing(format_args!("Cannot remove {}", dir.display()))?;
-        fs::remove_dir_all(&gone).doing(format_args!("Cannot remove {}", gone.display()))
+        self.discard(&dir)
     }
 
     /// Points the index at a checkpoint, in one step.
@@ -274,13 +277,28 @@ impl Stored {
     /// CRIU's images.
     #[must_use]
     pub fn images(&self) -> PathBuf {
-        self.dir.join("images")
+        self.target("images")
+    }
+
+    /// Where a link of the record leads: a record may go while a container that came
+    /// from it still reads its files.
+    fn target(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::read_link(&path).unwrap_or(path)
+    }
+
+    /// Where in containerd it is.
+    ///
+    /// # Errors
+    /// The record does not say so.
+    pub fn source(&self) -> Result<Source> {
+        Source::read(&self.dir)
     }
 
     /// Its writable layers, uppermost first.
     #[must_use]
     pub fn layers(&self) -> Vec<PathBuf> {
-        let rootfs = self.dir.join("rootfs");
+        let rootfs = self.target("rootfs");
         let layers = self.manifest.layers.iter();
         layers.map(|name| rootfs.join(name)).collect()
     }
@@ -291,28 +309,22 @@ impl Stored {
         self.dir.join("durable").exists()
     }
 
-    /// Flushes everything to the disk and notes that it is there for good.
+    /// Notes that everything has reached the disk.
     ///
     /// # Errors
     /// I/O.
-    pub fn settle(&self) -> Result<()> {
-        let doing = || format!("Cannot flush {}", self.dir.display());
-        copy::sync_tree(&self.dir).doing(doing())?;
-        if let Some(parent) = self.dir.parent() {
-            copy::sync(parent).doing(doing())?;
-        }
+    pub fn mark_durable(&self) -> Result<()> {
         let marker = self.dir.join("durable");
         fs::File::create(&marker)
             .and_then(|file| file.sync_all())
-            .doing(format_args!("Cannot write {}", marker.display()))?;
-        copy::sync(&self.dir).doing(doing())
+            .doing(format_args!("Cannot write {}", marker.display()))
     }
 
     /// Cheap checks that everything is there: a look at each file's size.
     fn check(&self) -> std::result::Result<(), String> {
         if !self.is_durable() {
             let made = fs::read_to_string(self.dir.join("boot")).unwrap_or_default();
-            if made.trim().is_empty() || made.trim() != staging::boot_id() {
+            if made.trim().is_empty() || made.trim() != boot_id() {
                 return Err("the node went down before it had reached the disk".to_owned());
             }
         }

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::checkpoint::{Needs, Origin};
 use crate::fingerprint::{Hashes, Shown};
+use crate::maker::Maker;
 
 fn fingerprint(n: u8) -> Fingerprint {
     Fingerprint::try_from(format!("v2-{n:064x}")).unwrap()
@@ -47,11 +48,35 @@ fn room() -> (TempDir, Store) {
     (dir, store)
 }
 
+/// A record whose images and layers lie beside the store, as in snapshots.
+fn record(store: &Store, n: u8) -> Record {
+    let id = store.new_id("abc").unwrap();
+    let snapshots = store.root.with_file_name("snapshots").join(&id);
+    let (images, rootfs) = (snapshots.join("checkpoint"), snapshots.join("rootfs"));
+    fs::create_dir_all(&images).unwrap();
+    fs::create_dir_all(rootfs.join("0")).unwrap();
+    fs::write(images.join("pages-1.img"), "pages").unwrap();
+    let mut manifest = Manifest { id, ..manifest(n) };
+    complete(&mut manifest, &images, &rootfs).unwrap();
+    Record {
+        manifest,
+        images,
+        rootfs,
+        source: Source {
+            version: SOURCE_VERSION,
+            namespace: "k8s.io".to_owned(),
+            names: vec!["reprise.local/x/web:1".to_owned()],
+            digest: "sha256:00".to_owned(),
+            snapshotter: "overlayfs".to_owned(),
+            data: "sha256:01".to_owned(),
+            rootfs: "reprise-rootfs-1".to_owned(),
+        },
+        durable: false,
+    }
+}
+
 fn put(store: &Store, n: u8) -> Stored {
-    let staging = store.begin("abc").unwrap();
-    fs::write(staging.images().join("pages-1.img"), "pages").unwrap();
-    fs::create_dir(staging.layer(0)).unwrap();
-    staging.commit(manifest(n)).unwrap()
+    store.record(&record(store, n)).unwrap()
 }
 
 #[test]
@@ -70,21 +95,32 @@ fn what_is_committed_is_found_and_nothing_else() {
 }
 
 #[test]
-fn a_dropped_staging_leaves_nothing() {
+fn a_record_leads_to_its_snapshots_and_says_where_they_are() {
     let (_dir, store) = room();
-    let staging = store.begin("abc").unwrap();
-    fs::write(staging.images().join("a"), "x").unwrap();
-    drop(staging);
-    assert!(names(&store.staging()).unwrap().is_empty());
-    assert!(store.list().unwrap().is_empty());
+    let record = record(&store, 1);
+    let stored = store.record(&record).unwrap();
+    assert_eq!(stored.images(), record.images);
+    assert_eq!(stored.layers(), [record.rootfs.join("0")]);
+    assert_eq!(stored.source().unwrap(), record.source);
+    assert_eq!(store.source(stored.id()).unwrap(), record.source);
+    // A record that a later build wrote.
+    let later = fs::read_to_string(stored.dir().join("image")).unwrap();
+    let later = later.replace("\"version\": 1", "\"version\": 9");
+    fs::write(stored.dir().join("image"), later).unwrap();
+    let error = stored.source().unwrap_err();
+    assert!(error.message.contains("version 9"), "{error}");
 }
 
 #[test]
-fn two_in_one_moment_get_their_own_ids() {
+fn a_record_is_replaced_by_one_of_the_same_id() {
     let (_dir, store) = room();
-    let all: Vec<Staging> = (0..5).map(|_| store.begin("abc").unwrap()).collect();
-    let ids: std::collections::HashSet<&str> = all.iter().map(Staging::id).collect();
-    assert_eq!(ids.len(), 5);
+    let mut record = record(&store, 1);
+    store.record(&record).unwrap();
+    record.durable = true;
+    store.record(&record).unwrap();
+    assert!(store.find(&fingerprint(1)).unwrap().unwrap().is_durable());
+    assert_eq!(store.list().unwrap().len(), 1);
+    assert!(names(&store.staging()).unwrap().is_empty());
 }
 
 #[test]
@@ -123,13 +159,17 @@ fn one_in_use_is_not_removed() {
 #[test]
 fn damage_is_noticed_with_its_reason() {
     type Damage = fn(&Path);
-    let cases: [(Damage, &str); 8] = [
+    let cases: [(Damage, &str); 9] = [
         (
             |d| fs::write(d.join("images/pages-1.img"), "pag").unwrap(),
             "3 bytes instead of 5",
         ),
         (
             |d| fs::remove_file(d.join("images/pages-1.img")).unwrap(),
+            "cannot be found",
+        ),
+        (
+            |d| fs::remove_dir_all(fs::read_link(d.join("images")).unwrap()).unwrap(),
             "cannot be found",
         ),
         (
@@ -174,7 +214,7 @@ fn damage_is_noticed_with_its_reason() {
 fn a_settled_one_outlives_the_boot() {
     let (_dir, store) = room();
     let stored = put(&store, 1);
-    stored.settle().unwrap();
+    stored.mark_durable().unwrap();
     assert!(stored.is_durable());
     fs::write(stored.dir().join("boot"), "another").unwrap();
     assert!(store.find(&fingerprint(1)).unwrap().is_some());
@@ -217,65 +257,33 @@ fn a_lost_dangling_or_wrong_index_is_a_miss_until_rebuilt() {
 }
 
 #[test]
-fn images_and_layers_are_taken_in_as_links() {
-    let (dir, store) = room();
-    let from = dir.path().join("dump");
-    fs::create_dir(&from).unwrap();
-    fs::write(from.join("core-1.img"), "core").unwrap();
-    let layer = dir.path().join("layer");
-    fs::create_dir_all(layer.join("etc")).unwrap();
-    fs::write(layer.join("etc/a"), "a").unwrap();
-    symlink("/nowhere", layer.join("etc/link")).unwrap();
-    fs::set_permissions(layer.join("etc"), fs::Permissions::from_mode(0o1751)).unwrap();
-    let staging = store.begin("abc").unwrap();
-    staging.adopt_images(&from).unwrap();
-    staging.adopt_layer(&layer, 0).unwrap();
-    staging.adopt_layer(&layer, 1).unwrap();
-    let stored = staging.commit(manifest(1)).unwrap();
-    assert_eq!(stored.manifest().layers, ["0", "1"]);
-    assert_eq!(stored.manifest().files[0].name, "core-1.img");
-    use std::os::unix::fs::MetadataExt;
-    let inode = |p: &Path| fs::symlink_metadata(p).unwrap().ino();
-    assert_eq!(
-        inode(&from.join("core-1.img")),
-        inode(&stored.images().join("core-1.img"))
-    );
-    let taken = &stored.layers()[1];
-    assert_eq!(inode(&layer.join("etc/a")), inode(&taken.join("etc/a")));
-    assert!(fs::read_link(taken.join("etc/link")).is_ok());
-    let mode = fs::metadata(taken.join("etc"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o7777, 0o1751);
-    stored.settle().unwrap();
-}
-
-#[test]
 fn a_disk_that_refuses_leaves_the_store_as_it_was() {
     let (_dir, store) = room();
     put(&store, 1);
     // The index is not a directory: commit cannot finish.
     fs::remove_dir_all(store.index()).unwrap();
     fs::write(store.index(), "").unwrap();
-    let staging = store.begin("abc").unwrap();
-    staging.commit(manifest(2)).unwrap_err();
+    store.record(&record(&store, 2)).unwrap_err();
     assert_eq!(store.list().unwrap().len(), 1);
     assert!(names(&store.staging()).unwrap().is_empty());
     // Nor can anything begin where the store's root is a file.
     let file = tempfile::NamedTempFile::new().unwrap();
-    Store::at(file.path()).begin("abc").unwrap_err();
+    let nowhere = Store::at(file.path());
+    nowhere.record(&record(&store, 2)).unwrap_err();
 }
 
 #[test]
-fn old_staging_directories_are_swept() {
+fn what_the_dead_have_left_is_swept_and_nothing_of_the_living() {
     let (_dir, store) = room();
-    let old = store.staging().join("left-1");
-    make_dir(&old).unwrap();
-    let ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
-    fs::File::open(&old).unwrap().set_modified(ago).unwrap();
-    let staging = store.begin("abc").unwrap();
-    assert_eq!(names(&store.staging()).unwrap(), [staging.id()]);
+    let me = Maker::me().to_string();
+    let gone = "left-1".to_owned();
+    let dead = format!("b-1@{}.0.{}", i32::MAX, me.splitn(3, '.').nth(2).unwrap());
+    let mine = format!("c-1.removed@{me}");
+    for name in [&gone, &dead, &mine] {
+        make_dir(&store.staging().join(name)).unwrap();
+    }
+    put(&store, 1);
+    assert_eq!(names(&store.staging()).unwrap(), [mine]);
 }
 
 #[test]
@@ -283,7 +291,7 @@ fn ids_that_lead_elsewhere_are_refused() {
     let (_dir, store) = room();
     for bad in ["", "..", "a/b", "../x", ".hidden", "a b", "a\0"] {
         assert_eq!(
-            store.begin(bad).unwrap_err().kind,
+            store.new_id(bad).unwrap_err().kind,
             ErrorKind::InvalidArgument,
             "{bad:?}"
         );

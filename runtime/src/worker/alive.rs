@@ -8,6 +8,7 @@ use libcontainer::container::Container;
 
 use super::ground::Paths;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::maker::began;
 use crate::sys;
 
 const FILE: &str = "init";
@@ -51,32 +52,5 @@ pub(super) fn open(paths: &Paths) -> Result<Init> {
         Ok(Init { pid, pidfd })
     } else {
         Err(gone())
-    }
-}
-
-/// When a process began, in clock ticks since the node's start.
-fn began(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, blanks and brackets included; field 22 of all.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_process_has_its_beginning() {
-        let mut child = std::process::Command::new("/bin/sleep")
-            .arg("9")
-            .spawn()
-            .unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let (first, own) = (began(pid).unwrap(), began(std::process::id().cast_signed()));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(Some(first) >= own, "it began after us");
-        assert_eq!(began(pid), None);
     }
 }

@@ -12,6 +12,7 @@ use reprise_runtime::checkpoint::Origin;
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Hashes, Shown};
 use reprise_runtime::plan::Why;
+use reprise_runtime::publish;
 use reprise_runtime::start::{Decision, Start};
 use reprise_runtime::worker::{self, Remove, Restore, Worker};
 use reprise_runtime::{Error, ErrorKind, Result};
@@ -26,6 +27,9 @@ use crate::runtime::{Identity, Planned, Way};
 use crate::stdio::{Copying, Opened};
 use crate::task::AfterStart;
 use crate::telemetry;
+
+/// What it means when a restored container cannot hold its snapshots.
+const NOT_HELD: &str = "removing the checkpoint image would take files from this container";
 
 /// The way to break off a preparation.
 #[derive(Debug)]
@@ -277,6 +281,7 @@ impl Making {
         {
             Ok(made) => {
                 self.note_origin(&checkpoint).await;
+                self.hold_beside(checkpoint.clone());
                 self.write_note(note, Decision::Restore { checkpoint })
                     .await;
                 Ok(made)
@@ -497,6 +502,27 @@ impl Making {
         if let Err(error) = blocking(move || start.write(&dir)).await {
             telemetry::log_failure(&self.request.id, "cannot note the start", &error);
         }
+    }
+
+    /// Has containerd keep what the container reads of its checkpoint, should the
+    /// image be removed. Nobody waits for it. Until it is done, whoever removes the
+    /// image must be faster than the restore was.
+    fn hold_beside(&self, checkpoint: String) {
+        let context = Arc::clone(&self.context);
+        let container = self.request.id.clone();
+        tokio::spawn(async move {
+            let (address, namespace) = (context.containerd.clone(), context.namespace.clone());
+            let id = container.clone();
+            let started =
+                blocking(move || publish::start(&address, "hold", &[&namespace, &id, &checkpoint]));
+            let ended = match started.await {
+                Ok(pid) => context.reaper.exit_of(pid).await,
+                Err(error) => return telemetry::log_failure(&container, NOT_HELD, &error),
+            };
+            if ended.is_ok_and(|exit| exit.status != 0) {
+                log::warn!(container = container.as_str(); "{NOT_HELD}; `reprise hold` says why");
+            }
+        });
     }
 
     async fn note_origin(&self, checkpoint: &str) {

@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) state_root: PathBuf,
     /// Our own ttrpc address, for the CLI.
     pub(crate) address: String,
+    /// containerd's socket, for what speaks to it on our behalf.
+    pub(crate) containerd: PathBuf,
 }
 
 /// How a process looks from outside.

@@ -277,6 +277,7 @@ impl Container {
             state_root: self.context.state_root.clone(),
             rootfs: self.request.rootfs.clone(),
             layers: facts.layers,
+            containerd: self.context.containerd.clone(),
         };
         let runtime = Arc::clone(&self.context.runtime);
         let events = self.context.events.clone();

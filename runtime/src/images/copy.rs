@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::sys;
+use reprise_runtime::sys;
 
 /// Links (or copies) every regular file of a directory into another one.
 pub(super) fn link_files(from: &Path, to: &Path) -> io::Result<()> {
@@ -82,4 +82,42 @@ pub(super) fn sync_tree(dir: &Path) -> io::Result<()> {
         }
     }
     sync(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn inode(path: &Path) -> u64 {
+        fs::symlink_metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn images_and_layers_are_taken_in_as_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, images) = (dir.path().join("dump"), dir.path().join("images"));
+        fs::create_dir_all(from.join("no-image")).unwrap();
+        fs::create_dir(&images).unwrap();
+        fs::write(from.join("core-1.img"), "core").unwrap();
+        link_files(&from, &images).unwrap();
+        assert!(!images.join("no-image").exists());
+        let name = "core-1.img";
+        assert_eq!(inode(&from.join(name)), inode(&images.join(name)));
+
+        let (layer, taken) = (dir.path().join("layer"), dir.path().join("taken"));
+        fs::create_dir_all(layer.join("etc")).unwrap();
+        fs::write(layer.join("etc/a"), "a").unwrap();
+        symlink("/nowhere", layer.join("etc/link")).unwrap();
+        fs::set_permissions(layer.join("etc"), fs::Permissions::from_mode(0o1751)).unwrap();
+        link_tree(&layer, &taken).unwrap();
+        assert_eq!(inode(&layer.join("etc/a")), inode(&taken.join("etc/a")));
+        assert!(fs::read_link(taken.join("etc/link")).is_ok());
+        let mode = fs::metadata(taken.join("etc"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o1751);
+        sync_tree(&taken).unwrap();
+    }
 }

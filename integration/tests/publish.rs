@@ -1,0 +1,198 @@
+//! Checkpoints as images in containerd's own store: what is written, what shares it,
+//! who keeps it.
+
+use anyhow::{Context, Result};
+use integration::store::{self, Store};
+use integration::{
+    Container, ContainerSpec, Decision, Node, NodeOptions, Pod, PodSpec, Program, heart,
+    wait::patience, wait_for,
+};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn pod(name: &str) -> PodSpec {
+    PodSpec::new("publish", name)
+}
+
+/// A program with 300 MB that no file system could make smaller.
+fn heavy() -> ContainerSpec {
+    let script = "import os, time\nheld = os.urandom(300 << 20)\nprint('ready', flush=True)\n\
+                  while True: time.sleep(1)";
+    ContainerSpec::new(&Program::Python.image()).command(&["/usr/bin/python3", "-c", script])
+}
+
+fn run_heavy<'n>(node: &'n Node, name: &str) -> Result<(Pod<'n>, Container<'n>)> {
+    let pod = node.run_pod(&pod(name))?;
+    let container = pod.run(&heavy())?;
+    container.wait_for_log("ready")?;
+    Ok((pod, container))
+}
+
+/// Takes a checkpoint into the store alone; its image's name.
+fn publish(node: &Node, container: &Container<'_>) -> Result<String> {
+    let before = store::images(node)?;
+    container.new_checkpoint(|| node.reprise(["checkpoint", container.id()]).map(drop))?;
+    let after = store::images(node)?;
+    after
+        .difference(&before)
+        .next()
+        .cloned()
+        .context("a new image")
+}
+
+#[test]
+fn a_checkpoint_is_an_image_and_removing_that_frees_everything() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = node.run_heart(&pod("web-1"))?;
+    let before = Store::of(&node)?;
+    let image = publish(&node, &container)?;
+    assert!(image.starts_with("reprise.local/publish/"), "{image}");
+    let shown = node.crictl(["images"])?;
+    assert!(shown.contains("reprise.local/publish/"), "{shown}");
+    // The kubelet's collection must not take it.
+    let listed = node.ctr(["images", "ls", &format!("name=={image}")])?;
+    assert!(
+        listed.contains("io.cri-containerd.pinned=pinned"),
+        "{listed}"
+    );
+
+    // Garbage is collected without it being any.
+    node.ctr(["content", "prune", "references"])?;
+    let (second_pod, second) = node.run_heart(&pod("web-2"))?;
+    assert_eq!(second.life()?, container.life()?);
+    second_pod.remove()?;
+
+    node.ctr(["images", "rm", "--sync", &image])?;
+    let left = Store::of(&node)?.since(&before);
+    let records = |line: &&str| !line.starts_with("record ");
+    let left: Vec<&str> = left.lines().filter(records).collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Nothing is found any more, and nothing stands in the way.
+    let (_pod, third) = node.run_heart(&pod("web-3"))?;
+    assert!(!third.reason_for_cold()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn reprise_rm_removes_image_and_record() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = node.run_heart(&pod("web-1"))?;
+    let before = Store::of(&node)?;
+    let checkpoint = container.take_checkpoint()?;
+    node.reprise(["rm", &checkpoint.id])?;
+    store::is_as_before(&node, &before)
+}
+
+#[test]
+fn the_memory_is_written_once_and_shared_by_twenty() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = run_heavy(&node, "heavy-1")?;
+    let before = store::bytes_on_disk(&node)?;
+    let checkpoint =
+        container.new_checkpoint(|| node.reprise(["checkpoint", container.id()]).map(drop))?;
+    assert!(checkpoint.bytes > 300 << 20);
+    let written = store::bytes_on_disk(&node)?.since(&before);
+    println!("{written} bytes on disk for {} of images", checkpoint.bytes);
+    assert!(written * 10 <= checkpoint.bytes * 11, "{written} bytes");
+
+    let pages = node.checkpoint_images(&checkpoint)?.join("pages-1.img");
+    let inode = fs::metadata(&pages)?.ino();
+    let before = store::bytes_on_disk(&node)?;
+    let mut replicas = Vec::new();
+    for n in 0..20 {
+        let pod = node.run_pod(&pod(&format!("replica-{n}")))?;
+        let replica = pod.run(&heavy())?;
+        let decided = replica.decision()?;
+        assert!(matches!(decided, Decision::Restore { .. }), "{decided:?}");
+        replicas.push((pod, replica));
+    }
+    // Logs and the like, and no copy of anything.
+    let written = store::bytes_on_disk(&node)?.since(&before);
+    println!("{written} bytes on disk for 20 replicas");
+    assert!(written < 20 << 20, "{written} bytes");
+    let large: Vec<u64> = store::inodes_larger_than(&node, 100 << 20)?;
+    assert_eq!(large, [inode], "one file, one page cache");
+    Ok(())
+}
+
+#[test]
+fn a_large_checkpoint_is_found_at_once() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = run_heavy(&node, "heavy-1")?;
+    // Of an hour in which others use the disk, too, the best moment counts.
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let before = node.log()?.len();
+        let checkpoint =
+            container.new_checkpoint(|| node.reprise(["checkpoint", container.id()]).map(drop))?;
+        let published = store::publish_time(&node, before)?;
+        println!("{published:?} from the end of the dump until it can be found");
+        best = best.min(published);
+        node.reprise(["rm", &checkpoint.id])?;
+    }
+    assert!(best <= Duration::from_millis(100) * patience(), "{best:?}");
+    Ok(())
+}
+
+#[test]
+fn a_restored_container_keeps_what_it_reads() -> Result<()> {
+    let node = Node::start()?;
+    let spec = heart::spec();
+    let (first_pod, first) = node.run_beating(&pod("web-1"), &spec)?;
+    first.shell("echo kept > /kept")?;
+    let before = Store::of(&node)?;
+    let image = publish(&node, &first)?;
+    let (second_pod, second) = node.run_beating(&pod("web-2"), &spec)?;
+    assert_eq!(second.life()?, first.life()?);
+    wait_for("the container to hold its snapshots", SOON, || {
+        let shown = node.ctr(["containers", "info", second.id()])?;
+        Ok(shown.contains("/reprise-rootfs").then_some(()))
+    })?;
+
+    node.ctr(["images", "rm", "--sync", &image])?;
+    node.ctr(["content", "prune", "references"])?;
+    assert_eq!(second.shell("cat /kept")?, "kept\n");
+    second.next_beat()?;
+    // It can be checkpointed itself, with all of its layers.
+    second.shell("echo more > /more")?;
+    first_pod.remove()?;
+    publish(&node, &second)?;
+    let (third_pod, third) = node.run_beating(&pod("web-3"), &spec)?;
+    assert_eq!(third.life()?, second.life()?);
+    assert_eq!(third.shell("cat /kept /more")?, "kept\nmore\n");
+
+    third_pod.remove()?;
+    second_pod.remove()?;
+    let images = store::images(&node)?;
+    let ours = images
+        .iter()
+        .filter(|name| name.starts_with("reprise.local/"));
+    for image in ours {
+        node.ctr(["images", "rm", "--sync", image])?;
+    }
+    node.ctr(["content", "prune", "references"])?;
+    let left = Store::of(&node)?.since(&before);
+    assert!(!left.contains("reprise"), "{left}");
+    assert!(!left.contains("snapshot "), "{left}");
+    Ok(())
+}
+
+#[test]
+fn an_image_that_cannot_be_made_leaves_nothing_and_the_dump_succeeds() -> Result<()> {
+    let config = "version = 1\n[store]\npath = \"/proc/nowhere\"\n";
+    let node = Node::start_with(&NodeOptions::with_config(config))?;
+    let (_pod, container) = node.run_heart(&pod("web-1"))?;
+    let before = Store::of(&node)?;
+    let refused = node.run("reprise", ["checkpoint", container.id()])?;
+    assert!(
+        refused.code != 0 && refused.stderr.contains("/proc/nowhere"),
+        "{refused:?}"
+    );
+    store::is_as_before(&node, &before)?;
+    container.checkpoint()?;
+    container.next_beat()?;
+    store::is_as_before(&node, &before)
+}
