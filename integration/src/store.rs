@@ -124,7 +124,7 @@ pub fn inodes_larger_than(node: &Node, bytes: u64) -> Result<Vec<u64>> {
 }
 
 fn each_file(node: &Node, each: &mut impl FnMut(&fs::Metadata)) -> Result<()> {
-    let mut dirs: Vec<PathBuf> = ["/var/lib/containerd", "/var/lib/reprise", "/run", "/tmp"]
+    let mut dirs: Vec<PathBuf> = ["/var/lib/containerd", "/var/lib/reprise", "/run"]
         .map(|dir| node.path(dir))
         .to_vec();
     dirs.push(node.dir().join("tmp"));

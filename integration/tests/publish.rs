@@ -91,6 +91,7 @@ fn the_memory_is_written_once_and_shared_by_twenty() -> Result<()> {
     let node = Node::start()?;
     let (_pod, container) = run_heavy(&node, "heavy-1")?;
     let before = store::bytes_on_disk(&node)?;
+    let images = store::inodes_larger_than(&node, 100 << 20)?;
     let checkpoint =
         container.new_checkpoint(|| node.reprise(["checkpoint", container.id()]).map(drop))?;
     assert!(checkpoint.bytes > 300 << 20);
@@ -113,7 +114,8 @@ fn the_memory_is_written_once_and_shared_by_twenty() -> Result<()> {
     let written = store::bytes_on_disk(&node)?.since(&before);
     println!("{written} bytes on disk for 20 replicas");
     assert!(written < 20 << 20, "{written} bytes");
-    let large: Vec<u64> = store::inodes_larger_than(&node, 100 << 20)?;
+    let mut large = store::inodes_larger_than(&node, 100 << 20)?;
+    large.retain(|inode| !images.contains(inode));
     assert_eq!(large, [inode], "one file, one page cache");
     Ok(())
 }

@@ -89,6 +89,8 @@ fn an_image_is_whole_or_absent_whoever_is_killed() -> Result<()> {
     node.reprise(["checkpoint", target.1.id()])?;
     let checkpoints = are_whole(&node)?;
     println!("{checkpoints} images");
+    // It may have been restored from one of them.
+    target.0.remove()?;
     for image in store::images(&node)? {
         if image.starts_with("reprise.local/") {
             node.ctr(["images", "rm", "--sync", &image])?;
@@ -98,7 +100,6 @@ fn an_image_is_whole_or_absent_whoever_is_killed() -> Result<()> {
         let id = checkpoint?.file_name().to_string_lossy().into_owned();
         node.reprise(["rm", &id])?;
     }
-    target.0.remove()?;
     let left = Store::of(&node)?.since(&before);
     // A pod's own snapshots are not ours.
     assert!(left.is_empty(), "left behind (seed {seed}):\n{left}");
