@@ -1,6 +1,11 @@
 //! Checkpoints as images in containerd's own store: what is written, what shares it,
 //! who keeps it.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "figures and seeds are what one looks for in a test's output"
+)]
+
 use anyhow::{Context, Result};
 use integration::store::{self, Store};
 use integration::{

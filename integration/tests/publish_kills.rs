@@ -1,6 +1,11 @@
 //! Whoever is killed at whatever moment while a checkpoint is published: the image is
 //! there as a whole or not at all, and nothing else is left.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "figures and seeds are what one looks for in a test's output"
+)]
+
 use anyhow::{Context, Result, bail};
 use integration::store::{self, Store};
 use integration::{Container, Node, Pod, PodSpec, wait_for};
