@@ -39,10 +39,10 @@ pub(super) fn outcomes(
         let outcome = match verdict {
             "PASS" => Outcome::Passed,
             "SKIP" => Outcome::Skipped(reason(lines)),
-            _ => Outcome::Failed(match failed_part(name, &outcomes) {
-                Some(part) => format!("for {part} failed"),
-                None => reason(lines),
-            }),
+            _ => match failed_part(name, &outcomes) {
+                Some(part) => Outcome::of_part(part),
+                None => Outcome::Failed(reason(lines)),
+            },
         };
         outcomes.insert(name.to_owned(), outcome);
     }

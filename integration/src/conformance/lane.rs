@@ -20,8 +20,31 @@ use std::time::Instant;
 pub(super) struct Tried {
     /// The outcome that counts.
     pub(super) outcome: Outcome,
-    /// That of the first try, when there were two.
-    pub(super) first: Option<Outcome>,
+    /// Those of other tries, where they were not the same.
+    pub(super) others: Vec<Outcome>,
+}
+
+impl Tried {
+    pub(super) fn once(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            others: Vec::new(),
+        }
+    }
+
+    /// With the outcome of one more try. A pass counts, whichever it was.
+    pub(super) fn then(mut self, outcome: Outcome) -> Self {
+        if outcome == self.outcome {
+            return self;
+        }
+        if self.outcome.passed() {
+            self.others.push(outcome);
+        } else {
+            self.others
+                .push(std::mem::replace(&mut self.outcome, outcome));
+        }
+        self
+    }
 }
 
 /// A node with a registry, for one runtime.
@@ -70,17 +93,17 @@ impl<'a> Lane<'a> {
         for test in tests {
             let began = Instant::now();
             for (name, tried) in self.run(test)? {
-                if !tried.outcome.passed() || tried.first.is_some() {
+                if !tried.outcome.passed() || !tried.others.is_empty() {
                     println!(
                         "{:8} {:7} {:5.1} s  {name}: {}{}",
                         self.suite.name(),
                         self.runtime.handler(),
                         began.elapsed().as_secs_f64(),
                         tried.outcome,
-                        if tried.first.is_some() {
-                            " (second try)"
-                        } else {
+                        if tried.others.is_empty() {
                             ""
+                        } else {
+                            " (second try)"
                         }
                     );
                 }
@@ -94,36 +117,23 @@ impl<'a> Lane<'a> {
         let first = self.attempt(test)?.outcomes;
         let content = |outcome: &Outcome| matches!(outcome, Outcome::Passed | Outcome::Skipped(_));
         if first.values().all(content) {
-            let once = |outcome| Tried {
-                outcome,
-                first: None,
-            };
             return Ok(first
                 .into_iter()
-                .map(|(name, outcome)| (name, once(outcome)))
+                .map(|(name, outcome)| (name, Tried::once(outcome)))
                 .collect());
         }
         // What it left behind shall not be there for the next one.
         self.place = None;
-        let mut results = Results::new();
+        let mut results: Results = first
+            .into_iter()
+            .map(|(name, outcome)| (name, Tried::once(outcome)))
+            .collect();
         for (name, outcome) in self.attempt(test)?.outcomes {
-            let before = first
-                .get(&name)
-                .cloned()
-                .filter(|before| *before != outcome);
-            results.insert(
-                name,
-                Tried {
-                    outcome,
-                    first: before,
-                },
-            );
-        }
-        for (name, outcome) in first {
-            results.entry(name).or_insert(Tried {
-                outcome,
-                first: None,
-            });
+            let tried = match results.remove(&name) {
+                Some(tried) => tried.then(outcome),
+                None => Tried::once(outcome),
+            };
+            results.insert(name, tried);
         }
         if !results.values().all(|tried| content(&tried.outcome)) {
             self.place = None;

@@ -48,6 +48,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// It failed since a part of it, a subtest, did.
+    pub(super) fn of_part(part: &str) -> Self {
+        Self::Failed(format!("for {part} failed"))
+    }
+
+    /// The part that it failed for, if it did for one.
+    pub(super) fn failed_part(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why) => why.strip_prefix("for ")?.strip_suffix(" failed"),
+            Self::Passed | Self::Skipped(_) | Self::TimedOut(_) => None,
+        }
+    }
+
     /// Whether it passed.
     #[must_use]
     pub fn passed(&self) -> bool {

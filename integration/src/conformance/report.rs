@@ -1,8 +1,8 @@
 //! The comparison: who passed what, and why not.
 
-use super::Results;
 use super::lane::Tried;
 use super::suite::Suite;
+use super::{Results, causes};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,9 +31,12 @@ pub struct Report {
 struct Reasons {
     runc: String,
     reprise: String,
-    /// Outcomes of first tries, where a second try had another.
+    /// Outcomes of other tries, where they were not the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    first_try: Vec<String>,
+    other_tries: Vec<String>,
+    /// What of the environment keeps both from passing it, when that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
 }
 
 /// What became of the tests of one suite.
@@ -45,6 +48,7 @@ pub(super) struct Compared {
 /// Puts the results of both runtimes beside each other.
 pub(super) fn compare(suite: Suite, runc: &Results, reprise: &Results) -> Compared {
     let mut report = Report::default();
+    let lanes = [runc, reprise];
     let names: BTreeSet<&String> = runc.keys().chain(reprise.keys()).collect();
     for name in names {
         let full = format!("{}: {name}", suite.name());
@@ -57,15 +61,19 @@ pub(super) fn compare(suite: Suite, runc: &Results, reprise: &Results) -> Compar
             (false, true) => &mut report.only_reprise,
         };
         list.push(full.clone());
+        let of = |who: &'static str, tried: Option<&Tried>| {
+            let others = tried.map_or(&[][..], |tried| &tried.others).iter();
+            others
+                .map(|outcome| format!("{who} {outcome}"))
+                .collect::<Vec<_>>()
+        };
         let reasons = Reasons {
             runc: said(runc),
             reprise: said(reprise),
-            first_try: [("runc", runc), ("reprise", reprise)]
-                .into_iter()
-                .filter_map(|(who, tried)| Some(format!("{who} {}", tried?.first.as_ref()?)))
-                .collect(),
+            other_tries: [of("runc", runc), of("reprise", reprise)].concat(),
+            cause: causes::of(name, lanes),
         };
-        if !(passed(runc) && passed(reprise) && reasons.first_try.is_empty()) {
+        if !(passed(runc) && passed(reprise) && reasons.other_tries.is_empty()) {
             report.reasons.insert(full, reasons);
         }
     }
@@ -80,6 +88,16 @@ fn said(tried: Option<&Tried>) -> String {
 }
 
 impl Compared {
+    /// The tests that only runc's shim has passed, as their suite is asked for them.
+    pub(super) fn only_runc(&self) -> BTreeSet<String> {
+        let prefix = format!("{}: ", self.suite.name());
+        let names = self.report.only_runc.iter();
+        names
+            .map(|name| name.strip_prefix(&prefix).unwrap_or(name))
+            .map(|name| self.suite.test_of(name).to_owned())
+            .collect()
+    }
+
     /// One line for the screen.
     pub(super) fn summary(&self, took: Duration) -> String {
         let [both, neither, runc, reprise] = self.report.sizes();
@@ -142,18 +160,25 @@ impl Report {
             )
             .ok();
         }
-        for (title, tests) in [
-            ("Only runc", &self.only_runc),
-            ("Only reprise", &self.only_reprise),
-            ("Neither", &self.neither),
-        ] {
-            self.section(&mut text, title, tests.iter());
-        }
+        let (known, unknown): (Vec<&String>, Vec<&String>) =
+            self.neither.iter().partition(|name| {
+                self.reasons
+                    .get(*name)
+                    .is_some_and(|reasons| reasons.cause.is_some())
+            });
+        self.section(&mut text, "Only runc", self.only_runc.iter());
+        self.section(&mut text, "Only reprise", self.only_reprise.iter());
+        self.section(
+            &mut text,
+            "Neither, and nobody has said why",
+            unknown.into_iter(),
+        );
+        self.section(&mut text, "Neither, for the environment", known.into_iter());
         let retried = self
             .both
             .iter()
             .filter(|name| self.reasons.contains_key(*name));
-        self.section(&mut text, "Both, after a second try", retried);
+        self.section(&mut text, "Both, though not each time", retried);
         text
     }
 
@@ -166,14 +191,17 @@ impl Report {
             let Some(reasons) = self.reasons.get(name) else {
                 continue;
             };
+            if let Some(cause) = reasons.cause {
+                writeln!(text, "      cause: {cause}").ok();
+            }
             if reasons.runc == reasons.reprise {
                 writeln!(text, "      {}", reasons.runc).ok();
             } else {
                 writeln!(text, "      runc     {}", reasons.runc).ok();
                 writeln!(text, "      reprise  {}", reasons.reprise).ok();
             }
-            for first in &reasons.first_try {
-                writeln!(text, "      first try: {first}").ok();
+            for other in &reasons.other_tries {
+                writeln!(text, "      another try: {other}").ok();
             }
         }
     }
@@ -185,10 +213,7 @@ mod tests {
     use super::*;
 
     fn results(outcomes: &[(&str, Outcome)]) -> Results {
-        let tried = |outcome: &Outcome| Tried {
-            outcome: outcome.clone(),
-            first: None,
-        };
+        let tried = |outcome: &Outcome| Tried::once(outcome.clone());
         outcomes
             .iter()
             .map(|(name, outcome)| ((*name).to_owned(), tried(outcome)))
@@ -217,6 +242,36 @@ mod tests {
         let reprise = results(&[("A", Outcome::Failed("x".into()))]);
         let report = compare(Suite::Cri, &runc, &reprise).report;
         assert_eq!(report.only_runc, ["cri: A", "cri: A/sub"]);
+    }
+
+    #[test]
+    fn a_lost_test_is_run_again_as_a_whole_and_a_pass_counts() {
+        let late = || Outcome::TimedOut("busy".into());
+        let runc = results(&[("A", Outcome::Passed), ("A/sub", Outcome::Passed)]);
+        let reprise = results(&[("A", late()), ("A/sub", late())]);
+        let lost = compare(Suite::Cri, &runc, &reprise).only_runc();
+        assert_eq!(lost, BTreeSet::from(["A".to_owned()]));
+
+        let again: Results = reprise
+            .into_iter()
+            .map(|(name, tried)| (name, tried.then(Outcome::Passed)))
+            .collect();
+        let report = compare(Suite::Cri, &runc, &again).report;
+        assert_eq!(report.both, ["cri: A", "cri: A/sub"]);
+        assert!(
+            report
+                .table()
+                .contains("another try: reprise timed out: busy")
+        );
+    }
+
+    #[test]
+    fn a_failure_does_not_take_back_what_runc_has_passed() {
+        let failed = || Outcome::Failed("x".into());
+        let runc = Tried::once(Outcome::Passed).then(failed());
+        let runc = Results::from([("A".to_owned(), runc)]);
+        let report = compare(Suite::Client, &runc, &results(&[("A", failed())])).report;
+        assert_eq!(report.only_runc, ["client: A"]);
     }
 
     #[test]

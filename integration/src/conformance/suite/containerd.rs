@@ -15,7 +15,7 @@ pub(in crate::conformance) const CLIENT_ROOT: &str = "/var/lib/containerd-test";
 const PREFIX: &str = "Test";
 
 pub(super) fn list(suite: Suite, bench: &Bench<'_>) -> Result<Vec<String>> {
-    let mut command = program(suite, bench);
+    let mut command = program(suite, bench)?;
     if suite == Suite::Client {
         // So it does not start a containerd for it.
         command.arg("-test.short");
@@ -37,7 +37,7 @@ pub(super) fn list(suite: Suite, bench: &Bench<'_>) -> Result<Vec<String>> {
 pub(super) fn run(suite: Suite, test: &str, bench: &Bench<'_>) -> Result<Ran> {
     let path = |kind: &str| bench.logs.join(format!("{}.{kind}", file_name(test)));
     let deadline = suite.deadline();
-    let mut command = program(suite, bench);
+    let mut command = program(suite, bench)?;
     command
         .args(["-test.v=test2json", "-test.run"])
         .arg(format!("^{test}$"))
@@ -87,9 +87,9 @@ pub(super) fn run(suite: Suite, test: &str, bench: &Bench<'_>) -> Result<Ran> {
 
 /// The test program on the node, ended for certain some time after the
 /// deadline that it is told.
-fn program(suite: Suite, bench: &Bench<'_>) -> Command {
+fn program(suite: Suite, bench: &Bench<'_>) -> Result<Command> {
     let limit = suite.deadline() + Duration::from_secs(30);
-    let mut command = bench.program(&format!("{}.test", suite.name()), limit);
+    let mut command = bench.program(&format!("{}.test", suite.name()), limit)?;
     command.env("TEST_RUNTIME", bench.runtime.kind());
-    command
+    Ok(command)
 }

@@ -96,7 +96,7 @@ fn ginkgo(
     fs::remove_file(&report).ok();
     let log = File::create(bench.logs.join(format!("{}.log", file_name(name))))?;
     let status = bench
-        .program("critest", limit)
+        .program("critest", limit)?
         .args(["-ginkgo.no-color", "-ginkgo.seed=1"])
         .arg(format!("-ginkgo.json-report={}", report.display()))
         .arg(format!("-runtime-handler={}", bench.runtime.handler()))

@@ -9,8 +9,9 @@ use super::outcome::{Outcome, Runtime};
 use super::registry::Registry;
 use crate::node::Node;
 use crate::tools::Tools;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -39,16 +40,22 @@ pub(super) struct Bench<'a> {
 pub(super) const TEMPORARY: &str = "/run/tmp";
 
 impl Bench<'_> {
-    /// A program on the node that is ended for certain at a limit.
-    fn program(&self, name: &str, limit: Duration) -> Command {
-        let mut command = self.node.command("timeout");
+    /// A program on the node that is ended for certain at a limit. It runs where
+    /// its test data are, as under `go test`.
+    fn program(&self, name: &str, limit: Duration) -> Result<Command> {
+        let program = fs::canonicalize(Tools::suites().join(name))
+            .with_context(|| format!("{name} is missing: run `hack/setup conformance`"))?;
+        let place = program.parent().context("a program in no directory")?;
+        let mut command = self.node.command("env");
         command
-            .arg("--kill-after=5")
+            .arg("--chdir")
+            .arg(place)
+            .args(["timeout", "--kill-after=5"])
             .arg(limit.as_secs().to_string())
-            .arg(Tools::suites().join(name))
+            .arg(&program)
             .env("TMPDIR", TEMPORARY)
             .stdin(Stdio::null());
-        command
+        Ok(command)
     }
 }
 
@@ -84,6 +91,14 @@ impl Suite {
         match self {
             Self::Critest | Self::Cri => Duration::from_secs(180),
             Self::Client => Duration::from_secs(90),
+        }
+    }
+
+    /// The test that is run for a name: that of a subtest for containerd's.
+    pub(super) fn test_of(self, name: &str) -> &str {
+        match self {
+            Self::Critest => name,
+            Self::Client | Self::Cri => name.split('/').next().unwrap_or(name),
         }
     }
 
