@@ -20,8 +20,8 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
-use reprise_runtime::cgroup::{Cgroup, given};
-use reprise_runtime::worker::{Dump, Restore, Stdio};
+use reprise_runtime::cgroup::Cgroup;
+use reprise_runtime::worker::{Dump, Restore, Stdio, load_resources};
 use serde_json::{Value, json};
 use support::{Case, eventually, exit_code};
 
@@ -325,7 +325,7 @@ fn limits_change_and_are_kept() {
         let mut case = case(driver, &["sleep", "1000"]);
         let output = case.start();
         let group = cgroup(&case);
-        let update = |json: &str| group.update(&given::parse(json.as_bytes()).unwrap());
+        let update = |json: &str| group.update(&load_resources(json.as_bytes()).unwrap());
         update(r#"{"memory":{"limit":134217728,"swap":134217728},"cpu":{"quota":20000},"pids":{"limit":55}}"#).unwrap();
         update(r#"{"cpu":{"period":50000}}"#).unwrap();
         let memory = file(&case, "memory", "memory.limit_in_bytes", "memory.max");

@@ -9,7 +9,6 @@ use containerd_shim::protos::protobuf::{self, EnumOrUnknown, Message, MessageFie
 use containerd_shim::protos::shim::oci;
 use containerd_shim::protos::ttrpc;
 use oci_spec::runtime::LinuxResources;
-use reprise_runtime::cgroup::given;
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::worker;
 use reprise_runtime::{Error, ErrorKind, Result};
@@ -158,7 +157,7 @@ pub(crate) fn exec(request: api::ExecProcessRequest) -> Result<ExecRequest> {
 /// Resources that cannot be read.
 pub(crate) fn resources(request: &api::UpdateTaskRequest) -> Result<LinuxResources> {
     let any = request.resources.as_ref();
-    given::parse(any.map(|any| any.value.as_slice()).unwrap_or_default())
+    worker::load_resources(any.map(|any| any.value.as_slice()).unwrap_or_default())
 }
 
 /// A Checkpoint. Without options the container goes on running.

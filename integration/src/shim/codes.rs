@@ -1,7 +1,7 @@
 //! What a shim answers to requests that cannot be done, by every state that a
 //! container goes through. Both shims are asked the same.
 
-use super::proto::{AddExec, Any, Named, UpdateTask};
+use super::proto::{AddExec, Any, CheckpointTask, CreateTask, Named, UpdateTask};
 use super::{DirectShim, TASK};
 use crate::bench::bundle::Template;
 use crate::node::Node;
@@ -80,17 +80,42 @@ const OF_EXECS: [&str; 7] = [
     "Wait",
 ];
 
+/// Limits that every container can have.
+const PIDS: &str = r#"{"pids": {"limit": 500}}"#;
+
+/// Limits that none can have: what they are, and as they are sent.
+const BAD_LIMITS: [(&str, &str); 8] = [
+    ("no JSON", "["),
+    ("nothing", ""),
+    ("a word for a number", r#"{"memory": {"limit": "much"}}"#),
+    ("a list", "[]"),
+    ("too little memory", r#"{"memory": {"limit": 4096}}"#),
+    (
+        "too short a quota",
+        r#"{"cpu": {"quota": 1, "period": 100000}}"#,
+    ),
+    ("a CPU that is not there", r#"{"cpu": {"cpus": "4000"}}"#),
+    ("no list of CPUs", r#"{"cpu": {"cpus": "one"}}"#),
+];
+
 impl Asking {
     fn live(&mut self, process: &Value) -> Result<()> {
         for method in ALL {
             self.named(method, "nobody", "")?;
         }
+        self.checkpoint("nobody")?;
+        self.update("nobody", "a limit", PIDS)?;
         self.strangers()?;
+        self.create_again()?;
+        self.checkpoint("")?;
+        self.update("", "a limit", PIDS)?;
         self.init(&["Pause", "Resume"])?;
         self.init(&["Start"])?;
         self.state = "running";
         self.strangers()?;
         self.init(&["Start", "Delete", "Resume"])?;
+        self.create_again()?;
+        self.checkpoint("")?;
         self.bad_requests()?;
         self.add("one", process)?;
         self.add("one", process)?;
@@ -106,11 +131,16 @@ impl Asking {
         self.state = "stopped";
         self.strangers()?;
         self.init(&["Start", "Pause", "Resume", "Kill", "Wait", "State"])?;
+        self.create_again()?;
+        self.checkpoint("")?;
+        self.update("", "a limit", PIDS)?;
         self.add("four", process)?;
         let id = self.shim.id.clone();
         self.named("Start", &id, "two")?;
         self.init(&["Delete"])?;
         self.state = "deleted";
+        self.checkpoint("")?;
+        self.update("", "a limit", PIDS)?;
         self.init(&ALL)
     }
 
@@ -167,22 +197,57 @@ impl Asking {
 
     /// What no state would allow.
     fn bad_requests(&mut self) -> Result<()> {
-        let id = self.shim.id.clone();
         let signal = Named {
-            id: id.clone(),
+            id: self.shim.id.clone(),
             exec_id: String::new(),
             third: 99,
         };
         self.ask("Kill", "no signal", &signal)?;
-        let update = UpdateTask {
-            id,
+        for (what, resources) in BAD_LIMITS {
+            self.update("", what, resources)?;
+        }
+        Ok(())
+    }
+
+    /// New limits for a container, or for it when none is named.
+    fn update(&mut self, whom: &str, what: &str, resources: &str) -> Result<()> {
+        let request = UpdateTask {
+            id: self.or_it(whom),
             resources: Some(Any {
                 type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
                     .to_owned(),
-                value: b"[".to_vec(),
+                value: resources.as_bytes().to_vec(),
             }),
         };
-        self.ask("Update", "no resources", &update)
+        self.ask("Update", &format!("{whom} with {what}"), &request)
+    }
+
+    /// A checkpoint into a place where none can be made.
+    fn checkpoint(&mut self, whom: &str) -> Result<()> {
+        let request = CheckpointTask {
+            id: self.or_it(whom),
+            path: "/dev/null/images".to_owned(),
+            options: None,
+        };
+        self.ask("Checkpoint", &format!("{whom} into a file"), &request)
+    }
+
+    /// Once more what is there already.
+    fn create_again(&mut self) -> Result<()> {
+        let request = CreateTask {
+            id: self.shim.id.clone(),
+            bundle: self.shim.bundle.display().to_string(),
+            rootfs: Vec::new(),
+        };
+        self.ask("Create", "it once more", &request)
+    }
+
+    fn or_it(&self, whom: &str) -> String {
+        if whom.is_empty() {
+            self.shim.id.clone()
+        } else {
+            whom.to_owned()
+        }
     }
 
     fn ask(&mut self, method: &str, whom: &str, request: &impl Message) -> Result<()> {

@@ -111,3 +111,13 @@ pub(super) struct UpdateTask {
     #[prost(message, optional, tag = "2")]
     pub(super) resources: Option<Any>,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CheckpointTask {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(string, tag = "2")]
+    pub(super) path: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) options: Option<Any>,
+}

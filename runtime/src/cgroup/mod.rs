@@ -24,7 +24,7 @@ mod bpf;
 mod dbus;
 mod devices;
 mod file;
-pub mod given;
+pub(crate) mod given;
 mod hierarchy;
 mod keeper;
 mod named;

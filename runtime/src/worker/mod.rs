@@ -49,7 +49,7 @@ mod wire;
 mod workdir;
 
 pub(crate) use layout::is_bind;
-pub use prepare::{load_process, load_spec};
+pub use prepare::{load_process, load_resources, load_spec};
 pub use protocol::{
     Command, Create, CriuConfig, DiffCopy, Dump, Dumped, Exec, Prepared, Remove, Reply, Restore,
     Started, Stdio, Timing,

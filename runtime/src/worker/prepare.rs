@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Hooks, HooksBuilder, LinuxNamespace, LinuxNamespaceType, Process, Spec, User,
+    Hooks, HooksBuilder, LinuxNamespace, LinuxNamespaceType, LinuxResources, Process, Spec, User,
 };
 use serde::Deserialize;
 
@@ -68,6 +68,21 @@ pub fn load_process(text: &[u8]) -> Result<Process> {
         return Ok(process);
     }
     mend::process(&mut value).map_err(|why| Error::new(ErrorKind::InvalidArgument, why))?;
+    serde_json::from_value(value).map_err(|e| invalid(&e))
+}
+
+/// Reads new limits for a container, as [`load_spec`] reads those of a spec.
+///
+/// # Errors
+/// They are none.
+pub fn load_resources(text: &[u8]) -> Result<LinuxResources> {
+    let invalid = |e: &dyn std::fmt::Display| {
+        let message = format!("Cannot read the new limits: {e}");
+        Error::new(ErrorKind::InvalidArgument, message)
+    };
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| invalid(&e))?;
+    let mut value = spec_json::resources_as_go_reads(value).map_err(|e| invalid(&e))?;
+    given::fit(&mut value);
     serde_json::from_value(value).map_err(|e| invalid(&e))
 }
 
@@ -248,6 +263,20 @@ mod tests {
         assert_eq!(pids(&value), None);
         value["linux"]["resources"] = serde_json::json!({"pids": {"limit": 0}});
         assert_eq!(pids(&value), Some(0));
+    }
+
+    #[test]
+    fn new_limits_are_read_as_those_of_a_spec() {
+        let read = |json: &str| load_resources(json.as_bytes());
+        let limits =
+            read(r#"{"Memory": {"LIMIT": 4096}, "cpu": null, "pids": {}, "new": 1}"#).unwrap();
+        assert_eq!(limits.memory().as_ref().unwrap().limit(), Some(4096));
+        assert_eq!((limits.cpu(), limits.pids()), (&None, &None));
+        assert_eq!(read("null").unwrap().memory(), &None);
+        for none in ["", "7 8", "[]", "7", r#"{"memory": {"limit": "much"}}"#] {
+            let error = read(none).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument, "{none:?}");
+        }
     }
 
     #[test]

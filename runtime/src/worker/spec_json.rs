@@ -258,6 +258,11 @@ pub(super) fn as_go_reads(value: Value) -> Result<Value, String> {
     read(value, &SPEC, "")
 }
 
+/// `linux.resources` on their own, as an update brings them, in the one form.
+pub(super) fn resources_as_go_reads(value: Value) -> Result<Value, String> {
+    read(value, &RESOURCES, "resources")
+}
+
 fn read(value: Value, kind: &Kind, at: &str) -> Result<Value, String> {
     match (kind, value) {
         (_, Value::Null) => Ok(zero(kind)),
