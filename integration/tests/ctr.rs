@@ -11,6 +11,13 @@ const HEART: &str = "read life < /proc/sys/kernel/random/uuid; n=0
     trap 'exit 7' TERM
     while :; do n=$((n+1)); echo $life $n > /beat.new; mv /beat.new /beat; sleep 0.05; done";
 
+fn runtime() -> &'static str {
+    match std::env::var("REPRISE_TEST_HANDLER").as_deref() {
+        Ok("runc") => "io.containerd.runc.v2",
+        _ => "io.containerd.reprise.v2",
+    }
+}
+
 /// A container that was started with `ctr`, without any pod.
 struct Bare<'n> {
     node: &'n Node,
@@ -19,11 +26,7 @@ struct Bare<'n> {
 
 impl<'n> Bare<'n> {
     fn run(node: &'n Node, id: &'static str) -> Result<Self> {
-        let runtime = match std::env::var("REPRISE_TEST_HANDLER").as_deref() {
-            Ok("runc") => "io.containerd.runc.v2",
-            _ => "io.containerd.reprise.v2",
-        };
-        let flags = ["run", "--detach", "--null-io", "--runtime", runtime];
+        let flags = ["run", "--detach", "--null-io", "--runtime", runtime()];
         let program = [BUSYBOX, id, "/bin/sh", "-c", HEART];
         let cgroup = node.ctr_cgroup(id);
         let words = flags.into_iter();
@@ -86,6 +89,26 @@ fn a_container_without_a_pod_runs_and_is_removed() -> Result<()> {
     node.ctr(["task", "kill", "--signal", "TERM", "bare-1"])?;
     eventually("its end", || bare.is("STOPPED"))?;
     bare.ended_with(7)?;
+    node.is_as_before(&before)
+}
+
+#[test]
+fn a_terminal_of_ctr_answers_and_knows_its_size() -> Result<()> {
+    let node = Node::start()?;
+    let before = Leftovers::of(&node)?;
+    let cgroup = node.ctr_cgroup("typed").join(" ");
+    let run = format!(
+        "ctr run --rm --tty --runtime {} {cgroup} {BUSYBOX} typed /bin/sh",
+        runtime()
+    );
+    let mut terminal = node.terminal(&run, 31, 97)?;
+    terminal.types("echo sum $((40+2))")?;
+    terminal.shows("sum 42")?;
+    // ctr sends the size once it has started the shell.
+    terminal.types("until stty size | grep -q 31; do sleep 0.1; done; stty size")?;
+    terminal.shows("31 97")?;
+    terminal.types("exit 9")?;
+    terminal.ends()?;
     node.is_as_before(&before)
 }
 

@@ -16,6 +16,7 @@ const SNAPSHOTTER: &str = "overlayfs";
 /// What containerd calls a runtime spec and a process of one.
 const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
 /// A blocking client of one containerd namespace.
 #[derive(Debug)]
@@ -151,6 +152,19 @@ impl Containerd {
             height: rows,
         };
         self.call::<_, Empty>("tasks.v1.Tasks/ResizePty", request)
+            .map(drop)
+    }
+
+    /// Gives a container other limits: `linux.resources` of a runtime spec.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn update(&self, id: &str, resources: &Value) -> Result<(), Refused> {
+        let request = UpdateTaskRequest {
+            container_id: id.to_owned(),
+            resources: Some(any(RESOURCES, resources)),
+        };
+        self.call::<_, Empty>("tasks.v1.Tasks/Update", request)
             .map(drop)
     }
 

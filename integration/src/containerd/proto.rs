@@ -195,6 +195,14 @@ pub struct RemoveSnapshotRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct UpdateTaskRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(message, optional, tag = "2")]
+    pub resources: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct ResizePtyRequest {
     #[prost(string, tag = "1")]
     pub container_id: String,

@@ -197,10 +197,17 @@ impl<'n> Container<'n> {
     /// # Errors
     /// containerd's.
     pub fn limit_memory(&self, bytes: i64) -> Result<()> {
-        let limits = LinuxContainerResources {
+        self.limit(LinuxContainerResources {
             memory_limit_in_bytes: bytes,
             ..LinuxContainerResources::default()
-        };
+        })
+    }
+
+    /// Gives it other limits.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn limit(&self, limits: LinuxContainerResources) -> Result<()> {
         self.node.cri().update_container(&self.id, limits)
     }
 

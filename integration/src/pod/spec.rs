@@ -189,6 +189,15 @@ impl ContainerSpec {
         self
     }
 
+    /// As a kubelet names what it starts again.
+    #[must_use]
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        let metadata = self.config.metadata.get_or_insert_default();
+        metadata.attempt = attempt;
+        self.config.log_path = format!("{}/{attempt}.log", metadata.name);
+        self
+    }
+
     /// With another command.
     #[must_use]
     pub fn command(mut self, command: &[&str]) -> Self {

@@ -50,6 +50,8 @@ pub struct LinuxContainerResources {
     pub cpu_shares: i64,
     #[prost(int64, tag = "4")]
     pub memory_limit_in_bytes: i64,
+    #[prost(string, tag = "6")]
+    pub cpuset_cpus: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
