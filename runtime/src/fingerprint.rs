@@ -402,13 +402,13 @@ fn seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Value {
     let mut whole = value(profile);
     for key in ["architectures", "flags"] {
         if let Some(list) = whole.get_mut(key).and_then(Value::as_array_mut) {
-            list.sort_by_key(canonical);
+            list.sort_by_cached_key(canonical);
         }
     }
     let rules = whole.get_mut("syscalls").and_then(Value::as_array_mut);
     for rule in rules.into_iter().flatten() {
         if let Some(names) = rule.get_mut("names").and_then(Value::as_array_mut) {
-            names.sort_by_key(canonical);
+            names.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
         }
     }
     whole

@@ -26,25 +26,49 @@ pub(super) fn sorted<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>) 
 
 /// SHA-256 of the canonical JSON, in hex.
 pub(super) fn hash(value: &Value) -> String {
-    let digest = Sha256::digest(canonical(value).as_bytes());
+    let digest = Sha256::digest(canonical(value));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// JSON with sorted keys and no blanks, whatever order `value` keeps them in.
-pub(super) fn canonical(value: &Value) -> String {
+pub(super) fn canonical(value: &Value) -> Vec<u8> {
+    let mut text = Vec::with_capacity(256);
+    write(value, &mut text);
+    text
+}
+
+/// Adds a value to a text. One buffer for all: a filter has hundreds of names, and
+/// every start waits for this.
+fn write(value: &Value, text: &mut Vec<u8>) {
     match value {
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(canonical).collect();
-            format!("[{}]", items.join(","))
+            text.push(b'[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    text.push(b',');
+                }
+                write(item, text);
+            }
+            text.push(b']');
         }
         Value::Object(map) => {
             let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            let items: Vec<String> = sorted
-                .into_iter()
-                .map(|(key, value)| format!("{}:{}", json!(key), canonical(value)))
-                .collect();
-            format!("{{{}}}", items.join(","))
+            text.push(b'{');
+            for (n, (key, value)) in sorted.into_iter().enumerate() {
+                if n > 0 {
+                    text.push(b',');
+                }
+                write_plain(key, text);
+                text.push(b':');
+                write(value, text);
+            }
+            text.push(b'}');
         }
-        plain => plain.to_string(),
+        plain => write_plain(plain, text),
     }
+}
+
+fn write_plain(value: &impl Serialize, text: &mut Vec<u8>) {
+    // Neither a text nor a number can fail, nor can memory.
+    serde_json::to_writer(text, value).ok();
 }
