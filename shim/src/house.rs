@@ -9,18 +9,19 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use reprise_runtime::cgroup::Cgroup;
 use reprise_runtime::checkpoint::Origin;
 use reprise_runtime::cri::annotation;
-use reprise_runtime::fingerprint::Subject as Likeness;
+use reprise_runtime::fingerprint::{Fingerprint, Subject as Likeness};
 use reprise_runtime::namespaces::{self, Namespace};
 use reprise_runtime::node::NodeFacts;
 use reprise_runtime::plan::{self, Known, Plan, Why};
 use reprise_runtime::policy::{CONFIG_PATH, Config, RestorePolicy};
 use reprise_runtime::rootfs::RootfsMount;
-use reprise_runtime::store::Store;
+use reprise_runtime::store::{Blobs, Freshness, Store, Stored};
 use reprise_runtime::worker::{self, CriuConfig, Restore, Worker};
-use reprise_runtime::{Error, ErrorKind, Result, volumes};
+use reprise_runtime::{Error, ErrorKind, Result, publish, volumes};
 
 use crate::request::CreateRequest;
 use crate::runtime::{Identity, Planned, Way};
+use crate::telemetry;
 
 /// Where CRIU's work directories go.
 const CRIU_WORK_ROOT: &str = "/run/reprise/criu";
@@ -68,7 +69,8 @@ impl House {
     }
 
     /// Reads the bundle and decides how the container starts.
-    pub(crate) fn plan(&self, request: &CreateRequest) -> Result<Planned> {
+    /// `containerd` is its socket.
+    pub(crate) fn plan(&self, request: &CreateRequest, containerd: &Path) -> Result<Planned> {
         let (spec, warnings) = worker::load_spec(&request.bundle.join("config.json"))?;
         for warning in warnings {
             log::warn!(container = request.id.as_str(); "{warning}");
@@ -88,10 +90,12 @@ impl House {
             let Some(likeness) = &likeness else {
                 return Ok(None);
             };
-            let store = Store::at(&self.settings().store.path);
-            let found = store.find(&likeness.fingerprint());
+            let found = self.find(request, &likeness.fingerprint(), containerd);
             found.map_err(|e| Why::Unusable(e.message))
         };
+        if plan::is_sandbox(&spec) {
+            self.look_for_images(request, containerd);
+        }
         let began = Instant::now();
         let plan = plan::decide(&known, find, || self.node());
         let decide_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -128,6 +132,49 @@ impl House {
         })
     }
 
+    /// Looks a checkpoint up; once more when containerd has got something since the
+    /// index was made.
+    fn find(
+        &self,
+        request: &CreateRequest,
+        fingerprint: &Fingerprint,
+        containerd: &Path,
+    ) -> Result<Option<Stored>> {
+        let settings = self.settings();
+        let store = Store::at(&settings.store.path);
+        let found = store.find(fingerprint)?;
+        let Some(blobs) = Blobs::behind(&request.rootfs).filter(|_| found.is_none()) else {
+            return Ok(found);
+        };
+        if store.freshness(&blobs) != Freshness::Stale {
+            return Ok(None);
+        }
+        let at_most = Duration::from_millis(settings.images.refresh_wait_ms);
+        let refreshes = store.is_refreshing() || refresh_beside(&request.id, containerd);
+        if refreshes && store.await_refresh(&blobs, at_most) {
+            return store.find(fingerprint);
+        }
+        // Whatever it was, nobody else waits for it until something comes again.
+        if let Some(changed_ns) = blobs.changed_ns() {
+            let late = format!("it was not done in {at_most:?}");
+            store.note_refresh(changed_ns, Some(late))?;
+        }
+        Ok(None)
+    }
+
+    /// A pod's first containers come soon: the index shall be right by then.
+    fn look_for_images(&self, request: &CreateRequest, containerd: &Path) {
+        let settings = self.settings();
+        let store = Store::at(&settings.store.path);
+        if settings.restore.enabled
+            && let Some(blobs) = Blobs::behind(&request.rootfs)
+            && store.wants_refresh(&blobs)
+            && !store.is_refreshing()
+        {
+            refresh_beside(&request.id, containerd);
+        }
+    }
+
     /// What a container is, for those whose start asked for no checkpoint. Reads its
     /// spec and its volumes.
     pub(crate) fn likeness(&self, request: &CreateRequest) -> Result<Option<Likeness>> {
@@ -159,6 +206,15 @@ impl House {
             timeout_ms: u64::from(criu.timeout_seconds) * 1000,
         }
     }
+}
+
+/// Has the program make the index anew; `false`: it cannot be started.
+fn refresh_beside(container: &str, containerd: &Path) -> bool {
+    let started = publish::start(containerd, "refresh", &["--if-stale"]);
+    if let Err(error) = &started {
+        telemetry::log_failure(container, "new checkpoint images are not found", error);
+    }
+    started.is_ok()
 }
 
 /// `SystemdCgroup = true` with a path that is none of systemd's.

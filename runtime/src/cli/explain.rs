@@ -51,7 +51,11 @@ impl Explain {
                 });
                 page(start, of)
             });
-            pages.collect::<Vec<_>>().join("\n")
+            let mut text = pages.collect::<Vec<_>>().join("\n");
+            for unused in store.unused() {
+                text.push_str(&format!("not used:  {}: {}\n", unused.image, unused.why));
+            }
+            text
         })
     }
 

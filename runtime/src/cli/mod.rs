@@ -5,6 +5,7 @@ mod checkpoint;
 mod contents;
 mod explain;
 mod manual;
+mod refresh;
 mod show;
 
 use std::io::{self, Write as _};
@@ -94,6 +95,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bring this node's records in line with containerd's images
+    Refresh(refresh::Refresh),
+    /// Let containers be restored from an image that came from elsewhere
+    Trust(refresh::Trust),
     /// Check that this node can take and restore checkpoints
     Check {
         /// Print a JSON array
@@ -208,7 +213,9 @@ fn run(cli: &Cli) -> Result<Outcome> {
             }
             Ok(text.into())
         }
-        Command::Verify { id, json } => verify(&places.open()?, id.as_deref(), *json),
+        Command::Verify { id, json } => verify(places, id.as_deref(), *json),
+        Command::Refresh(command) => command.run(places).map(Into::into),
+        Command::Trust(command) => command.run(places).map(Into::into),
         Command::Check { json } => Ok(check::run(places, *json)),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
         Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),
@@ -286,13 +293,19 @@ fn readable(path: &Path) -> Result<()> {
     }
 }
 
-fn verify(store: &Store, id: Option<&str>, json: bool) -> Result<Outcome> {
+fn verify(places: &Places, id: Option<&str>, json: bool) -> Result<Outcome> {
+    let store = &places.open()?;
+    if id.is_none() {
+        match refresh::all(places, true) {
+            // Without containerd there is still what the node knows.
+            Err(error) if error.kind == ErrorKind::Unavailable => drop(store.rebuild_index()?),
+            refreshed => drop(refreshed?),
+        }
+    }
     let mut entries = store.entries()?;
     if let Some(id) = id {
         let id = full_id(store, id)?;
         entries.retain(|(other, _)| *other == id);
-    } else {
-        store.rebuild_index()?;
     }
     let good = entries.iter().all(|(_, entry)| entry.is_ok());
     let mut text = String::new();

@@ -10,6 +10,8 @@
 //!  base         the image that the container was made from
 //!  describe     who it was, as containerd's own checkpoints say it
 //!  document     config and manifest of the image
+//!  adopt        an image, wherever it was made, becomes a record on this node
+//!  refresh      all images -> records and index
 //!  sweep        what dead publishers left
 //!  hold         a restored container keeps the snapshots that it reads
 //! ```
@@ -19,6 +21,7 @@
     reason = "the rooms that call it are being built one after the other"
 )]
 
+mod adopt;
 mod base;
 pub(crate) mod client;
 pub(crate) mod containers;
@@ -33,6 +36,7 @@ pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod publish;
 pub(crate) mod records;
+pub(crate) mod refresh;
 pub(crate) mod serve;
 pub(crate) mod snapshots;
 pub(crate) mod sweep;

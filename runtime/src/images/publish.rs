@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use reprise_runtime::checkpoint::{BaseImage, Manifest};
 use reprise_runtime::error::Doing;
+use reprise_runtime::fingerprint::{self, Fingerprint};
 use reprise_runtime::maker::{Maker, boot_id};
 use reprise_runtime::publish::{Begun, Commit};
 use reprise_runtime::store::{self, Record, SOURCE_VERSION, Source, Store, Stored};
@@ -213,7 +214,8 @@ impl Publication {
             Description::of(&self.container).config_dump(&self.container, &self.base, &manifest);
         self.write(layer::CONFIG, dump.to_string().as_bytes())?;
         self.write(layer::SPEC, &self.container.spec)?;
-        let text = serde_json::to_vec_pretty(&manifest).doing("Cannot write a manifest")?;
+        let travels = self.travelling(&manifest);
+        let text = serde_json::to_vec_pretty(&travels).doing("Cannot write a manifest")?;
         self.write(layer::MANIFEST, &text)?;
         let statistics = images.join(layer::STATISTICS);
         if statistics.exists() {
@@ -221,6 +223,16 @@ impl Publication {
                 .doing(format_args!("Cannot link {}", statistics.display()))?;
         }
         Ok(manifest)
+    }
+
+    /// The manifest that travels: it says what the checkpoint is in words that every
+    /// node understands.
+    fn travelling(&self, manifest: &Manifest) -> Manifest {
+        let mut travels = manifest.clone();
+        let base = fingerprint::Base::Anywhere(self.base.chain.clone());
+        travels.fields = travels.fields.with_base(&base);
+        travels.fingerprint = Fingerprint::of(&travels.fields);
+        travels
     }
 
     fn write(&self, name: &str, text: &[u8]) -> Result<()> {
@@ -254,7 +266,7 @@ impl Publication {
     fn write_documents(&self, manifest: &Manifest, source: &Source) -> Result<(String, u64)> {
         let unsealed = Layer::unsealed(&source.data, manifest.image_bytes);
         let annotations = document::annotations(
-            manifest,
+            &self.travelling(manifest),
             &self.base,
             Description::of(&self.container).sandbox.as_deref(),
             &self.client.version()?,

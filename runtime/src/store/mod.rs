@@ -20,6 +20,7 @@
 //! cold.
 
 mod asof;
+mod cache;
 pub mod limits;
 mod record;
 
@@ -34,6 +35,7 @@ use crate::fingerprint::Fingerprint;
 use crate::maker::boot_id;
 
 pub use asof::{Blobs, Freshness, Refreshing};
+pub use cache::Unused;
 pub use record::{Record, SOURCE_VERSION, Source, complete};
 
 /// A store of checkpoints on this node.

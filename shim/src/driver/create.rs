@@ -417,7 +417,8 @@ impl Making {
     async fn plan(&self) -> Result<Planned> {
         let runtime = Arc::clone(&self.context.runtime);
         let request = Arc::clone(&self.request);
-        blocking(move || runtime.plan(&request)).await
+        let containerd = self.context.containerd.clone();
+        blocking(move || runtime.plan(&request, &containerd)).await
     }
 
     async fn spawn(&self) -> Result<Worker> {
