@@ -26,8 +26,19 @@ pub(super) fn sorted<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>) 
 
 /// SHA-256 of the canonical JSON, in hex.
 pub(super) fn hash(value: &Value) -> String {
-    let digest = Sha256::digest(canonical(value));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(canonical(value)))
+}
+
+/// Bytes as hex digits. By hand, since a start does a thousand of them, and a
+/// formatter would make a text of each.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or_default();
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 /// JSON with sorted keys and no blanks, whatever order `value` keeps them in.
