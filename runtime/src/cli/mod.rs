@@ -4,7 +4,9 @@ mod check;
 mod checkpoint;
 mod contents;
 mod explain;
+mod list;
 mod manual;
+mod prune;
 mod refresh;
 mod show;
 
@@ -87,6 +89,9 @@ enum Command {
         #[arg(required = true)]
         ids: Vec<String>,
     },
+    /// Remove what the limits of the config file do not allow, least recently restored
+    /// first
+    Prune(prune::Prune),
     /// Check that checkpoints can be used, and mend the index
     Verify {
         /// Checkpoint id, or a prefix that only one has [default: all]
@@ -177,15 +182,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<Outcome> {
     let places = &cli.places;
     match &cli.command {
-        Command::List { json } => {
-            let all = places.open()?.list()?;
-            Ok(if *json {
-                show::json(all.iter().map(show::summary).collect())
-            } else {
-                show::table(&all)
-            }
-            .into())
-        }
+        Command::List { json } => list::run(&places.open()?, *json).map(Into::into),
         Command::Checkpoint(command) => command.run(places).map(Into::into),
         Command::Inspect { id, json } => {
             let store = places.open()?;
@@ -213,6 +210,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
             }
             Ok(text.into())
         }
+        Command::Prune(command) => command.run(places).map(Into::into),
         Command::Verify { id, json } => verify(places, id.as_deref(), *json),
         Command::Refresh(command) => command.run(places).map(Into::into),
         Command::Trust(command) => command.run(places).map(Into::into),
@@ -222,6 +220,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Publish => {
             let store = places.store_path()?;
             serve::serve(|namespace| places.containerd(namespace), &store)?;
+            prune::enforce(places)?;
             Ok(String::new().into())
         }
         Command::Hold {
@@ -229,7 +228,9 @@ fn run(cli: &Cli) -> Result<Outcome> {
             container,
             checkpoint,
         } => {
-            let stored = places.open()?.load(checkpoint)?;
+            let store = places.open()?;
+            store.note_restore(checkpoint)?;
+            let stored = store.load(checkpoint)?;
             let stored = stored.ok_or_else(|| none(checkpoint))?;
             let client = places.containerd(namespace)?;
             hold::hold(&client, container, &stored.source()?)?;

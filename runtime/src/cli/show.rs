@@ -45,44 +45,6 @@ pub(super) fn whole(stored: &Stored, run_root: &Path) -> Value {
     all
 }
 
-/// A table for people.
-pub(super) fn table(all: &[Stored]) -> String {
-    if all.is_empty() {
-        return "No checkpoints on this node; `reprise checkpoint CONTAINER` takes one.\n"
-            .to_owned();
-    }
-    let mut rows = vec![
-        [
-            "ID",
-            "POD",
-            "CONTAINER",
-            "IMAGE",
-            "SIZE",
-            "STOOD STILL",
-            "AGE",
-        ]
-        .map(ToOwned::to_owned),
-    ];
-    for stored in all {
-        let m = stored.manifest();
-        let o = &m.origin;
-        let pod = match (&o.pod_namespace, &o.pod) {
-            (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
-            (_, pod) => pod.clone().unwrap_or_else(dash),
-        };
-        rows.push([
-            m.id.clone(),
-            pod,
-            o.name.clone().unwrap_or_else(|| o.container.clone()),
-            o.image.clone().unwrap_or_else(dash),
-            size(m.image_bytes),
-            format!("{} ms", milliseconds(m.frozen_us)),
-            age(m.created_unix_s),
-        ]);
-    }
-    columns(&rows)
-}
-
 /// Everything about a checkpoint, for people.
 pub(super) fn page(stored: &Stored, run_root: &Path) -> String {
     let m = stored.manifest();
@@ -146,7 +108,8 @@ pub(super) fn page(stored: &Stored, run_root: &Path) -> String {
     columns(&rows.map(|(name, value)| [format!("{name}:"), value]))
 }
 
-fn dash() -> String {
+/// For what there is none of.
+pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
@@ -196,7 +159,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// How long ago, in its largest unit: `3h`.
-fn age(unix_s: u64) -> String {
+pub(super) fn age(unix_s: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());

@@ -10,6 +10,7 @@
 //!                         boot       boot id of the node when it was committed
 //!                         durable    empty; everything has reached the disk
 //! <root>/index/<fingerprint> -> ../checkpoints/<id>
+//! <root>/restores/<id>                                        how often it was used
 //! <root>/staging/<id>@<maker>/                                  being made
 //! ```
 //!
@@ -23,6 +24,7 @@ mod asof;
 mod cache;
 pub mod limits;
 mod record;
+mod restores;
 
 use std::fs;
 use std::io;
@@ -37,6 +39,7 @@ use crate::maker::boot_id;
 pub use asof::{Blobs, Freshness, Refreshing};
 pub use cache::Unused;
 pub use record::{Record, SOURCE_VERSION, Source, complete};
+pub use restores::Restores;
 
 /// A store of checkpoints on this node.
 #[derive(Debug, Clone)]
@@ -225,7 +228,8 @@ impl Store {
                 }
             }
         }
-        self.discard(&dir)
+        self.discard(&dir)?;
+        self.forget_restores(id)
     }
 
     /// Points the index at a checkpoint, in one step.

@@ -1,0 +1,112 @@
+//! `reprise list`: the checkpoints on this node, one a line.
+
+use reprise_runtime::Result;
+use reprise_runtime::store::{Restores, Store, Stored};
+use serde_json::{Value, json};
+
+use super::show::{age, columns, dash, json as array, size, summary};
+
+/// A checkpoint, or why it cannot be used.
+type Entry = (String, Result<Stored>);
+
+/// All of them, newest first, those that cannot be used last.
+///
+/// # Errors
+/// I/O.
+pub(super) fn run(store: &Store, as_json: bool) -> Result<String> {
+    let usable = store
+        .list()?
+        .into_iter()
+        .map(|s| (s.id().to_owned(), Ok(s)));
+    let unusable = store.entries()?.into_iter().filter(|(_, e)| e.is_err());
+    let all: Vec<Entry> = usable.chain(unusable).collect();
+    let rows = all.iter().map(|entry| (entry, store.restores(&entry.0)));
+    if as_json {
+        return Ok(array(
+            rows.map(|(entry, restores)| row_of(entry, restores))
+                .collect(),
+        ));
+    }
+    if all.is_empty() {
+        return Ok(
+            "No checkpoints on this node; `reprise checkpoint CONTAINER` takes one.\n".to_owned(),
+        );
+    }
+    let head = [
+        "ID",
+        "POD",
+        "CONTAINER",
+        "IMAGE",
+        "SIZE",
+        "AGE",
+        "RESTORES",
+        "LAST",
+        "STATE",
+    ];
+    let mut table = vec![head.map(ToOwned::to_owned)];
+    table.extend(rows.map(|(entry, restores)| line(entry, restores)));
+    Ok(columns(&table))
+}
+
+/// What programs get.
+fn row_of((id, entry): &Entry, restores: Restores) -> Value {
+    let mut row = match entry {
+        Ok(stored) => summary(stored),
+        Err(_) => json!({ "id": id }),
+    };
+    row["state"] = json!(state(entry));
+    row["reason"] = json!(entry.as_ref().err().map(|e| e.message.as_str()));
+    row["restores"] = json!(restores.count);
+    row["restored"] = json!(
+        restores
+            .last_unix_s
+            .map(reprise_runtime::timestamp::rfc3339)
+    );
+    row
+}
+
+fn state(entry: &Result<Stored>) -> &'static str {
+    match entry {
+        Ok(stored) if stored.is_durable() => "ready",
+        // It can be restored from, but a crash of the node would lose it.
+        Ok(_) => "settling",
+        Err(_) => "unusable",
+    }
+}
+
+fn line((id, entry): &Entry, restores: Restores) -> [String; 9] {
+    let count = restores.count.to_string();
+    let last = restores.last_unix_s.map_or_else(dash, age);
+    let Ok(stored) = entry else {
+        let none = || dash();
+        let state = format!("unusable; `reprise verify {id}` says why");
+        return [
+            id.clone(),
+            none(),
+            none(),
+            none(),
+            none(),
+            none(),
+            count,
+            last,
+            state,
+        ];
+    };
+    let m = stored.manifest();
+    let o = &m.origin;
+    let pod = match (&o.pod_namespace, &o.pod) {
+        (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
+        (_, pod) => pod.clone().unwrap_or_else(dash),
+    };
+    [
+        id.clone(),
+        pod,
+        o.name.clone().unwrap_or_else(|| o.container.clone()),
+        o.image.clone().unwrap_or_else(dash),
+        size(m.image_bytes),
+        age(m.created_unix_s),
+        count,
+        last,
+        state(entry).to_owned(),
+    ]
+}
