@@ -1,8 +1,12 @@
 //! What operators see of checkpoints with `reprise`.
 
 use anyhow::{Context, Result};
-use integration::{ContainerSpec, Node, PodSpec};
+use integration::wait::wait_for;
+use integration::{ContainerSpec, Decision, Node, NodeOptions, PodSpec};
 use serde_json::Value;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// Listens, has a file open, and says when both are so.
 const LISTENER: &str = "\
@@ -104,5 +108,48 @@ fn check_looks_at_containerd() -> Result<()> {
         handler["text"].to_string().contains("runtimes.reprise"),
         "{handler}"
     );
+    Ok(())
+}
+
+/// How a checkpoint is listed.
+fn listed(node: &Node, id: &str) -> Result<Option<Value>> {
+    let all: Vec<Value> = node.run("reprise", ["list", "--json"])?.json()?;
+    Ok(all.into_iter().find(|row| row["id"] == id))
+}
+
+#[test]
+fn restores_are_counted_and_limits_take_the_least_used() -> Result<()> {
+    let limits = "version = 1\n[limits]\nnode_count = 2\n";
+    let node = Node::start_with(&NodeOptions::with_config(limits))?;
+    let mut checkpoints = Vec::new();
+    for name in ["first", "second"] {
+        let (pod, container) = node.run_heart(&PodSpec::new(name, "heart"))?;
+        checkpoints.push(container.take_checkpoint()?);
+        pod.remove()?;
+    }
+    let (pod, restored) = node.run_heart(&PodSpec::new("first", "heart-2"))?;
+    let from = Decision::Restore {
+        checkpoint: checkpoints[0].id.clone(),
+    };
+    assert_eq!(restored.decision()?, from);
+    let row = wait_for("the restore in the list", SOON, || {
+        let row = listed(&node, &checkpoints[0].id)?.context("the checkpoint")?;
+        Ok((row["restores"] == 1).then_some(row))
+    })?;
+    assert!(row["restored"].is_string(), "{row}");
+    pod.remove()?;
+
+    // A third one: the second, which nothing was restored from, has to go.
+    let (_pod, container) = node.run_heart(&PodSpec::new("third", "heart"))?;
+    let third = container.take_checkpoint()?;
+    wait_for("the limit", SOON, || {
+        Ok(listed(&node, &checkpoints[1].id)?.is_none().then_some(()))
+    })?;
+    assert!(listed(&node, &checkpoints[0].id)?.is_some());
+    assert!(listed(&node, &third.id)?.is_some());
+    let images = node.ctr(["images", "ls", "-q"])?;
+    assert!(images.contains(&third.id), "{images}");
+    assert!(!images.contains(&checkpoints[1].id), "{images}");
+    assert_eq!(node.reprise(["prune", "--json"])?.trim(), "[]");
     Ok(())
 }
