@@ -6,6 +6,7 @@ use crate::pod::Container;
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,12 +55,16 @@ pub enum Decision {
 }
 
 impl Node {
-    /// The checkpoints on this node.
+    /// The checkpoints on this node that containers can be restored from.
     ///
     /// # Errors
     /// When `reprise list` fails.
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        self.run("reprise", ["list", "--json"])?.json()
+        let rows: Vec<Value> = self.run("reprise", ["list", "--json"])?.json()?;
+        rows.into_iter()
+            .filter(|row| row["state"] == "ready" || row["state"] == "settling")
+            .map(|row| Ok(serde_json::from_value(row)?))
+            .collect()
     }
 
     /// The node's record of a checkpoint.

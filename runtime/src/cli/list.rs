@@ -1,7 +1,7 @@
 //! `reprise list`: the checkpoints on this node, one a line.
 
 use reprise_runtime::Result;
-use reprise_runtime::store::{Restores, Store, Stored};
+use reprise_runtime::store::{Restores, Store, Stored, Unused};
 use serde_json::{Value, json};
 
 use super::show::{age, columns, dash, json as array, size, summary};
@@ -9,7 +9,8 @@ use super::show::{age, columns, dash, json as array, size, summary};
 /// A checkpoint, or why it cannot be used.
 type Entry = (String, Result<Stored>);
 
-/// All of them, newest first, those that cannot be used last.
+/// All of them, newest first; then those that cannot be used, and images that are
+/// not (not trusted, or without their base).
 ///
 /// # Errors
 /// I/O.
@@ -21,13 +22,14 @@ pub(super) fn run(store: &Store, as_json: bool) -> Result<String> {
     let unusable = store.entries()?.into_iter().filter(|(_, e)| e.is_err());
     let all: Vec<Entry> = usable.chain(unusable).collect();
     let rows = all.iter().map(|entry| (entry, store.restores(&entry.0)));
+    let unused = store.unused();
     if as_json {
+        let rows = rows.map(|(entry, restores)| row_of(entry, restores));
         return Ok(array(
-            rows.map(|(entry, restores)| row_of(entry, restores))
-                .collect(),
+            rows.chain(unused.iter().map(row_of_unused)).collect(),
         ));
     }
-    if all.is_empty() {
+    if all.is_empty() && unused.is_empty() {
         return Ok(
             "No checkpoints on this node; `reprise checkpoint CONTAINER` takes one.\n".to_owned(),
         );
@@ -45,6 +47,7 @@ pub(super) fn run(store: &Store, as_json: bool) -> Result<String> {
     ];
     let mut table = vec![head.map(ToOwned::to_owned)];
     table.extend(rows.map(|(entry, restores)| line(entry, restores)));
+    table.extend(unused.iter().map(line_of_unused));
     Ok(columns(&table))
 }
 
@@ -63,6 +66,23 @@ fn row_of((id, entry): &Entry, restores: Restores) -> Value {
             .map(reprise_runtime::timestamp::rfc3339)
     );
     row
+}
+
+fn row_of_unused(unused: &Unused) -> Value {
+    json!({
+        "id": unused.checkpoint,
+        "namespace": unused.namespace,
+        "checkpoint_image": unused.image,
+        "state": "unused",
+        "reason": unused.why,
+    })
+}
+
+fn line_of_unused(unused: &Unused) -> [String; 9] {
+    let mut line = std::array::from_fn(|_| dash());
+    line[0].clone_from(&unused.checkpoint);
+    line[8] = format!("unused: {}: {}", unused.image, unused.why);
+    line
 }
 
 fn state(entry: &Result<Stored>) -> &'static str {
