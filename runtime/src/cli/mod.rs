@@ -3,6 +3,7 @@
 mod check;
 mod checkpoint;
 mod contents;
+mod exchange;
 mod explain;
 mod list;
 mod manual;
@@ -104,6 +105,10 @@ enum Command {
     Refresh(refresh::Refresh),
     /// Let containers be restored from an image that came from elsewhere
     Trust(refresh::Trust),
+    /// Take in a checkpoint that another engine or another node made
+    Import(exchange::Import),
+    /// Write a checkpoint as an archive, for containerd with runc or another node
+    Export(exchange::Export),
     /// Check that this node can take and restore checkpoints
     Check {
         /// Print a JSON array
@@ -214,6 +219,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Verify { id, json } => verify(places, id.as_deref(), *json),
         Command::Refresh(command) => command.run(places).map(Into::into),
         Command::Trust(command) => command.run(places).map(Into::into),
+        Command::Import(command) => command.run(places).map(Into::into),
+        Command::Export(command) => command.run(places).map(Into::into),
         Command::Check { json } => Ok(check::run(places, *json)),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
         Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),

@@ -63,7 +63,7 @@ impl Base {
 }
 
 /// The manifest that an image's record leads to on this node.
-fn manifest_of(client: &Client, name: &str) -> Result<Option<Descriptor>> {
+pub(super) fn manifest_of(client: &Client, name: &str) -> Result<Option<Descriptor>> {
     if name.is_empty() {
         return Ok(None); // made from a directory
     }

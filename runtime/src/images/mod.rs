@@ -12,6 +12,10 @@
 //!  document     config and manifest of the image
 //!  adopt        an image, wherever it was made, becomes a record on this node
 //!  refresh      all images -> records and index
+//!  import       what other engines and nodes made becomes an image
+//!  export       an archive of an image, for containerd with runc and for import
+//!  layer        files and images as layers that containerd unpacks
+//!  chain        what base image an archive means, as this node has it
 //!  sweep        what dead publishers left
 //!  hold         a restored container keeps the snapshots that it reads
 //! ```
@@ -23,6 +27,7 @@
 
 mod adopt;
 mod base;
+mod chain;
 pub(crate) mod client;
 pub(crate) mod containers;
 pub(crate) mod content;
@@ -30,7 +35,10 @@ mod copy;
 mod describe;
 pub(crate) mod diff;
 mod document;
+pub(crate) mod export;
 pub(crate) mod hold;
+pub(crate) mod import;
+mod layer;
 pub(crate) mod leases;
 pub(crate) mod names;
 pub(crate) mod node;

@@ -37,6 +37,8 @@ pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+js
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 /// A layer, as a tar.
 pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A layer, compressed with gzip.
+pub(crate) const LAYER_GZIP_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A layer, compressed with zstd.
 pub(crate) const LAYER_ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
@@ -93,6 +95,9 @@ pub(crate) mod ours {
     pub(crate) const SEALED: &str = "dev.reprise.sealed";
 }
 
+/// What an image says that was made by another engine and cannot be restored: why.
+pub(crate) const FOREIGN: &str = "dev.reprise.foreign";
+
 /// Names in a checkpoint image's layer, all at its root.
 pub(crate) mod layer {
     /// CRIU's images.
@@ -105,6 +110,8 @@ pub(crate) mod layer {
     pub(crate) const SPEC: &str = "spec.dump";
     /// CRIU's statistics.
     pub(crate) const STATISTICS: &str = "stats-dump";
+    /// The container's status, as the CRI has it.
+    pub(crate) const STATUS: &str = "status.dump";
     /// CRIU's log.
     pub(crate) const LOG: &str = "dump.log";
     /// The writable layer as a tar, in layers that travel.

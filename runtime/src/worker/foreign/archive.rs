@@ -77,6 +77,10 @@ pub struct Archive {
     pub needs: Needs,
     /// Seconds since the epoch.
     pub created_unix_s: u64,
+    /// The runtime, as the engine calls it.
+    pub runtime: String,
+    /// What is beside the images and would be lost: why nothing can be restored.
+    pub beyond: Option<&'static str>,
 }
 
 /// The parts of `config.dump` that are of use here.
@@ -90,6 +94,7 @@ struct Config {
     rootfs_image_name: Option<String>,
     #[serde(rename = "rootfsImageID")]
     rootfs_image_id: Option<String>,
+    runtime: String,
 }
 
 impl Archive {
@@ -117,11 +122,26 @@ impl Archive {
         Ok(Self {
             engine,
             origin: origin(&config, &spec),
+            runtime: config.runtime.clone(),
+            beyond: beyond(dir),
             base: base(config),
             needs: needs(dir, &images)?,
             created_unix_s: made.unwrap_or_default().as_secs(),
             spec,
         })
+    }
+}
+
+/// Podman and CRI-O say apart from the layer what was deleted in it, and Podman has
+/// the content of `/dev/shm`; an empty tar with its root alone has three blocks.
+fn beyond(dir: &Path) -> Option<&'static str> {
+    let bytes = |name: &str| std::fs::metadata(dir.join(name)).map_or(0, |about| about.len());
+    if bytes("devshm-checkpoint.tar") > 3 * 512 {
+        Some("it has files in /dev/shm, which only Podman brings back")
+    } else if bytes("deleted.files") > "null".len() as u64 {
+        Some("it has deleted files of its image, in Podman's and CRI-O's own way")
+    } else {
+        None
     }
 }
 

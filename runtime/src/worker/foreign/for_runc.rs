@@ -85,7 +85,12 @@ pub fn for_runc(images: &Path, spec: &Spec, scratch: &Path) -> Result<Changes> {
         let content = content(kind, &record, spec, &scratch.join(device.to_string()))?;
         changes.insert(format!("tmpfs-dev-{device}.tar.gz.img"), content);
     }
-    Ok(Changes(changes))
+    // They are not ours any more. What was in /dev/shm nobody else brings back.
+    let without = [record::FILE, record::SHARED_MEMORY].map(str::to_owned);
+    Ok(Changes {
+        files: changes,
+        without: without.into(),
+    })
 }
 
 fn network() -> Vec<u8> {

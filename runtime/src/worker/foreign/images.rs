@@ -23,7 +23,12 @@ const MAX_PROCESSES: usize = 100_000;
 
 /// Files that take the place of those of the same name, or come besides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes(pub BTreeMap<String, Vec<u8>>);
+pub struct Changes {
+    /// By name.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Names of files that are none of it any more.
+    pub without: BTreeSet<String>,
+}
 
 impl Changes {
     /// Writes them into `images`, in place of what is there.
@@ -31,7 +36,7 @@ impl Changes {
     /// # Errors
     /// I/O.
     pub fn write(&self, images: &Path) -> Result<()> {
-        for (name, content) in &self.0 {
+        for (name, content) in &self.files {
             let file = images.join(name);
             let what = || format!("Cannot write {}", file.display());
             // Never through a link, and never into a file that somebody else links.
@@ -46,7 +51,7 @@ impl Changes {
     }
 
     /// Makes the directory `to`: these files, and links to all others of `images`,
-    /// which stay as they are.
+    /// which stay as they are. Which are none any more is left out.
     ///
     /// # Errors
     /// I/O.
@@ -56,7 +61,7 @@ impl Changes {
             .create(to)
             .doing(format!("Cannot make {}", to.display()))?;
         for name in names(images)? {
-            if !self.0.contains_key(&name) {
+            if !self.files.contains_key(&name) && !self.without.contains(&name) {
                 symlink(images.join(&name), to.join(&name))
                     .doing(format!("Cannot make a link in {}", to.display()))?;
             }
@@ -189,7 +194,10 @@ impl<'a> Images<'a> {
         self.descriptors()?;
         let (name, content) = record.file()?;
         changes.insert(name.to_owned(), content);
-        Ok(Changes(changes))
+        Ok(Changes {
+            files: changes,
+            without: BTreeSet::new(),
+        })
     }
 
     /// What images may hold that is lost when their namespaces are the pod's.

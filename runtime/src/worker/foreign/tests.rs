@@ -214,12 +214,12 @@ fn runc_gets_back_what_it_knows() {
     let init = inventory::ids(&fs::read(archive.images().join("ids-1.img")).unwrap()).unwrap();
     assert!(Inventory::parse(&ours).unwrap().is_in_pod(&init));
     assert!(
-        !Inventory::parse(&changes.0["inventory.img"])
+        !Inventory::parse(&changes.files["inventory.img"])
             .unwrap()
             .is_in_pod(&init)
     );
     // The tmpfs that Podman's image had: /dev, the cgroups', the one of all masks.
-    let names: Vec<&str> = changes.0.keys().map(String::as_str).collect();
+    let names: Vec<&str> = changes.files.keys().map(String::as_str).collect();
     assert_eq!(
         names,
         [

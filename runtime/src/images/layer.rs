@@ -1,0 +1,143 @@
+//! Files and images as layers that containerd unpacks. We unpack nothing ourselves:
+//! containerd does it in a chroot, as it does with every image.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use containerd_client::types::Descriptor;
+use reprise_runtime::error::Doing;
+use reprise_runtime::{Error, ErrorKind, Result};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::client::Client;
+use super::names::{LAYER_GZIP_TYPE, LAYER_TYPE, LAYER_ZSTD_TYPE};
+use super::{Labels, base};
+
+/// A tar's block, whose 257th byte begins the magic word.
+const BLOCK: usize = 512;
+
+#[derive(Deserialize)]
+struct Manifest {
+    #[serde(default)]
+    layers: Vec<base::Descriptor>,
+}
+
+impl Client {
+    /// Writes a tar, compressed or not, as a blob that the lease keeps.
+    ///
+    /// # Errors
+    /// InvalidArgument: it is no tar.
+    pub(super) fn layer_of_file(&self, path: &Path) -> Result<Descriptor> {
+        let doing = || format!("Cannot read {}", path.display());
+        let mut file = File::open(path).doing(doing())?;
+        let media_type = media_type(&mut file, path)?;
+        file.rewind().doing(doing())?;
+        let mut hash = Sha256::new();
+        let bytes = std::io::copy(&mut file, &mut hash).doing(doing())?;
+        let mut digest = "sha256:".to_owned();
+        for byte in hash.finalize() {
+            // Writing to a string cannot fail.
+            write!(digest, "{byte:02x}").ok();
+        }
+        file.rewind().doing(doing())?;
+        let reference = format!("reprise-layer-{}-{digest}", std::process::id());
+        self.write_stream(&reference, file, bytes, &digest, &Labels::new())?;
+        Ok(Descriptor {
+            media_type: media_type.to_owned(),
+            digest,
+            size: i64::try_from(bytes).unwrap_or(i64::MAX),
+            ..Descriptor::default()
+        })
+    }
+
+    /// The layer of an image that has one alone, as `checkpointctl build` and buildah
+    /// make them.
+    ///
+    /// # Errors
+    /// NotFound; FailedPrecondition: it has more, or none.
+    pub(super) fn layer_of_image(&self, name: &str) -> Result<Descriptor> {
+        let manifest = base::manifest_of(self, name)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "There is no image {name} in containerd's namespace {}; \
+                     `ctr images pull` or `ctr images import` brings it",
+                    self.namespace()
+                ),
+            )
+        })?;
+        let text = self.read_blob(&manifest.digest)?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .doing(format_args!("Cannot read the manifest of image {name}"))?;
+        match manifest.layers.as_slice() {
+            [layer] => Ok(Descriptor {
+                media_type: layer.media_type.clone(),
+                digest: layer.digest.clone(),
+                size: i64::try_from(layer.size).unwrap_or(i64::MAX),
+                ..Descriptor::default()
+            }),
+            layers => Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!(
+                    "Image {name} has {} layers, and a checkpoint has one",
+                    layers.len()
+                ),
+            )),
+        }
+    }
+}
+
+/// What a file is by its first bytes.
+fn media_type(file: &mut File, path: &Path) -> Result<&'static str> {
+    let mut head = Vec::with_capacity(BLOCK);
+    file.take(BLOCK as u64)
+        .read_to_end(&mut head)
+        .doing(format_args!("Cannot read {}", path.display()))?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        Ok(LAYER_GZIP_TYPE)
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Ok(LAYER_ZSTD_TYPE)
+    } else if head.get(257..262) == Some(b"ustar") || is_empty(&head) {
+        Ok(LAYER_TYPE)
+    } else {
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "{} is no tar archive, plain or compressed with gzip or zstd",
+                path.display()
+            ),
+        ))
+    }
+}
+
+/// A tar without any file is blocks of zeroes.
+fn is_empty(head: &[u8]) -> bool {
+    head.len() == BLOCK && head.iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_their_first_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let typ = |bytes: &[u8]| {
+            let path = dir.path().join("x");
+            std::fs::write(&path, bytes).unwrap();
+            media_type(&mut File::open(&path).unwrap(), &path)
+        };
+        let mut tar = vec![0; 1024];
+        assert_eq!(typ(&tar).unwrap(), LAYER_TYPE);
+        tar.splice(257..262, *b"ustar");
+        assert_eq!(typ(&tar).unwrap(), LAYER_TYPE);
+        assert_eq!(typ(&[0x1f, 0x8b, 8]).unwrap(), LAYER_GZIP_TYPE);
+        assert_eq!(typ(&[0x28, 0xb5, 0x2f, 0xfd, 0]).unwrap(), LAYER_ZSTD_TYPE);
+        for garbage in [&b""[..], b"ustar", &[7; 600]] {
+            assert_eq!(typ(garbage).unwrap_err().kind, ErrorKind::InvalidArgument);
+        }
+    }
+}
