@@ -36,6 +36,8 @@ pub(crate) struct Announced {
     chain: String,
     /// Digest of the image's config.
     config: String,
+    /// Why nothing can be restored from it: another engine made it.
+    foreign: Option<String>,
 }
 
 /// What came of an image.
@@ -83,6 +85,7 @@ impl Announced {
                 id,
                 chain: said(ours::BASE_CHAIN).unwrap_or_default(),
                 config: config.digest,
+                foreign: said(names::FOREIGN),
             }),
             _ => None,
         })
@@ -132,6 +135,9 @@ impl<'a> Adopter<'a> {
         let Some(announced) = Announced::of(&self.client.read_blob(&image.digest)?)? else {
             return Ok(waits("it is no checkpoint any more"));
         };
+        if let Some(why) = &announced.foreign {
+            return Ok(waits(format!("foreign: {why}")));
+        }
         let Some((snapshotter, labels, data)) = self.unpacked(&announced)? else {
             return Ok(waits(
                 "it is not unpacked; `ctr images pull` and `crictl pull` do that",

@@ -21,8 +21,9 @@ use reprise_runtime::maker::Maker;
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::store::{self, Record, SOURCE_VERSION, Source, Store};
 use reprise_runtime::timestamp::rfc3339;
+use reprise_runtime::volumes::{self, Contents};
 use reprise_runtime::worker::foreign::{self, Archive};
-use reprise_runtime::{Error, ErrorKind, Result, volumes};
+use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::base::Base;
 use super::chain::Here;
@@ -106,6 +107,14 @@ struct Places {
     rootfs: PathBuf,
 }
 
+/// What tells who the container was, besides its spec.
+enum Given {
+    /// A manifest of ours that came along.
+    Manifest(Box<Manifest>),
+    /// What is in its volumes.
+    Volumes(Contents),
+}
+
 impl Import<'_> {
     fn run(&self) -> Result<Imported> {
         let blob = match self.wanted.from {
@@ -143,8 +152,8 @@ impl Import<'_> {
         })
     }
 
-    /// Makes the images ours. A manifest of ours that came along is given back.
-    fn adapt(&self, archive: &Archive, places: &Places) -> Result<Option<Manifest>> {
+    /// Makes the images ours.
+    fn adapt(&self, archive: &Archive, places: &Places) -> Result<Given> {
         if let Some(why) = archive.beyond {
             return Err(Error::new(ErrorKind::FailedPrecondition, why));
         }
@@ -152,25 +161,28 @@ impl Import<'_> {
         foreign::adapt(&images, &archive.spec)?.write(&images)?;
         let path = places.data.join(layer::MANIFEST);
         if !is_file(&path) {
-            return Ok(None);
+            // What was in its volumes is not in the archive. They may still be there.
+            let contents = volumes::gather(&archive.spec);
+            let contents = contents.map_err(|e| e.with_kind(ErrorKind::FailedPrecondition));
+            return contents.map(Given::Volumes);
         }
         let text = std::fs::read(&path).doing("Cannot read the archive's manifest")?;
         let manifest = Manifest::parse(&text);
         let manifest = manifest.map_err(|why| Error::new(ErrorKind::InvalidArgument, why));
-        manifest.map(Some)
+        manifest.map(|manifest| Given::Manifest(Box::new(manifest)))
     }
 
     fn publish(
         &self,
         id: &str,
         archive: &Archive,
-        given: Option<Manifest>,
+        given: Given,
         places: &Places,
     ) -> Result<Imported> {
         let here = self.base(archive)?;
         let mut manifest = match given {
-            Some(manifest) => self.carried_over(manifest, &here),
-            None => self.manifest(archive, &here)?,
+            Given::Manifest(manifest) => self.carried_over(*manifest, &here),
+            Given::Volumes(contents) => self.manifest(archive, &here, &contents)?,
         };
         id.clone_into(&mut manifest.id);
         self.unpack_rootfs(places, &here)?;
@@ -235,9 +247,7 @@ impl Import<'_> {
     }
 
     /// What the archive's spec makes of it, as Create would.
-    fn manifest(&self, archive: &Archive, here: &Here) -> Result<Manifest> {
-        // What was in its volumes is not in the archive. They may still be there.
-        let contents = volumes::gather(&archive.spec)?;
+    fn manifest(&self, archive: &Archive, here: &Here, contents: &Contents) -> Result<Manifest> {
         let rootfs = [RootfsMount {
             typ: "overlay".to_owned(),
             source: "overlay".to_owned(),
@@ -245,7 +255,7 @@ impl Import<'_> {
             options: vec![format!("lowerdir={}", here.lower.join(":"))],
         }];
         let namespace = self.client.namespace();
-        let subject = Subject::of(&archive.spec, namespace, &rootfs, &contents);
+        let subject = Subject::of(&archive.spec, namespace, &rootfs, contents);
         let subject = subject.ok_or_else(|| Error::internal("Its base image has no layers"))?;
         Ok(Manifest {
             version: MANIFEST_VERSION,

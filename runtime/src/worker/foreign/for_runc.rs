@@ -21,6 +21,7 @@ use super::super::copy;
 use super::super::layout::Layout;
 use super::super::record::{self, Kind, Record};
 use super::super::tree::Devices;
+use super::cgroups;
 use super::images::{Changes, Images};
 use super::inventory::{self, Inventory};
 use super::mountpoints;
@@ -77,6 +78,10 @@ pub fn for_runc(images: &Path, spec: &Spec, scratch: &Path) -> Result<Changes> {
             _ => (format!("utsns-{id}.img"), uts(spec)),
         };
         changes.insert(name, file);
+    }
+    if open.has("cgroup.img") {
+        let file = open.understood("cgroup.img", cgroups::for_runc)?;
+        changes.insert("cgroup.img".to_owned(), file);
     }
     let name = open.mounts(&init)?;
     let made = open.understood(&name, |file| mountpoints::for_runc(file, &record))?;

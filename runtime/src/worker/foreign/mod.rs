@@ -11,6 +11,7 @@
 //! container's spec before anything runs (`verify.rs`).
 
 mod archive;
+mod cgroups;
 mod for_runc;
 mod images;
 mod inventory;

@@ -56,6 +56,21 @@ impl Message {
         }
     }
 
+    /// All texts or messages in a field that has many.
+    pub(super) fn all(&self, field: u32) -> Vec<&[u8]> {
+        let fields = self.0.iter().filter(|(number, _)| *number == field);
+        let bytes = fields.filter_map(|(_, value)| match value {
+            UnknownValueRef::LengthDelimited(bytes) => Some(bytes),
+            _ => None,
+        });
+        bytes.collect()
+    }
+
+    /// One more of them.
+    pub(super) fn add_bytes(&mut self, field: u32, bytes: Vec<u8>) {
+        self.0.add_length_delimited(field, bytes);
+    }
+
     pub(super) fn text(&self, field: u32) -> Option<&str> {
         std::str::from_utf8(self.bytes(field)?).ok()
     }
