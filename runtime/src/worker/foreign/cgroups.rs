@@ -31,8 +31,11 @@ pub(super) fn for_runc(file: &[u8]) -> Result<Vec<u8>, String> {
     Ok(image.encode())
 }
 
+/// A hierarchy's name, and a path in it.
+type Place = (Vec<u8>, Vec<u8>);
+
 /// Hierarchy and path of the processes: those of the first set of cgroups.
-fn places(entry: &Message) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+fn places(entry: &Message) -> Result<Vec<Place>, String> {
     let Some(set) = entry.bytes(1) else {
         return Ok(Vec::new());
     };
