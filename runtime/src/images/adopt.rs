@@ -417,6 +417,7 @@ mod tests {
             id: "a-1".to_owned(),
             chain: "sha256:b".to_owned(),
             config: "sha256:c".to_owned(),
+            foreign: None,
         };
         assert_eq!(of(&ours), Ok(Some(announced)));
         assert_eq!(of(r#"{"config":{"digest":"sha256:c"}}"#), Ok(None));
