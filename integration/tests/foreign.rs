@@ -1,6 +1,8 @@
 //! Checkpoints of other engines become ours, and ours theirs: archives of
 //! Kubernetes' convention, in and out.
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use anyhow::{Context, Result, bail};
 use integration::store::{self, Store};
 use integration::{Container, Decision, Node, Pod, PodSpec, heart};
