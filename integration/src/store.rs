@@ -71,6 +71,16 @@ pub fn is_as_before(node: &Node, before: &Store) -> Result<()> {
     clean.with_context(|| format!("left behind:\n{left}"))
 }
 
+/// Has containerd collect what nothing keeps.
+///
+/// # Errors
+/// containerd's.
+pub fn collect_garbage(node: &Node) -> Result<()> {
+    node.ctr(["leases", "create", "--id", "collect-garbage"])?;
+    node.ctr(["leases", "delete", "--sync", "collect-garbage"])
+        .map(drop)
+}
+
 /// Names of all images.
 ///
 /// # Errors

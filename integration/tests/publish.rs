@@ -65,7 +65,7 @@ fn a_checkpoint_is_an_image_and_removing_that_frees_everything() -> Result<()> {
     );
 
     // Garbage is collected without it being any.
-    node.ctr(["content", "prune", "references"])?;
+    store::collect_garbage(&node)?;
     let (second_pod, second) = node.run_heart(&pod("web-2"))?;
     assert_eq!(second.life()?, container.life()?);
     second_pod.remove()?;
@@ -89,6 +89,58 @@ fn reprise_rm_removes_image_and_record() -> Result<()> {
     let checkpoint = container.take_checkpoint()?;
     node.reprise(["rm", &checkpoint.id])?;
     store::is_as_before(&node, &before)
+}
+
+/// The names in an image's only layer.
+fn layer_of(node: &Node, image: &str) -> Result<String> {
+    let shown = node.ctr(["images", "inspect", "--content", image])?;
+    let layer = shown
+        .lines()
+        .find(|line| line.contains("layer.v1.tar+zstd @"));
+    let digest = layer.and_then(|line| line.split("@sha256:").nth(1));
+    let digest = digest.and_then(|rest| rest.get(..64)).context("a layer")?;
+    let list = format!("ctr content get sha256:{digest} | zstd -d | tar -t");
+    node.run("bash", ["-o", "pipefail", "-c", &list])?.ok()
+}
+
+#[test]
+fn a_layer_is_made_when_it_is_asked_for() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = node.run_heart(&pod("web-1"))?;
+    container.shell("rm /bin/true; echo kept > /kept")?;
+    let before = Store::of(&node)?;
+    let image = publish(&node, &container)?;
+    node.reprise(["seal", &image])?;
+    let names = layer_of(&node, &image)?;
+    for name in ["checkpoint/inventory.img", "checkpoint/pages-1.img"] {
+        assert!(names.lines().any(|line| line == name), "{names}");
+    }
+    for name in [
+        "config.dump",
+        "spec.dump",
+        "manifest.json",
+        "rootfs-diff.tar",
+    ] {
+        assert!(names.lines().any(|line| line == name), "{names}");
+    }
+    // It is complete now, sealed only once, and still what pods start from.
+    store::collect_garbage(&node)?;
+    let checked = node.ctr(["images", "check", &format!("name=={image}")])?;
+    assert!(checked.contains("complete (2/2)"), "{checked}");
+    let sealed = node.reprise(["seal", &image])?;
+    assert_eq!(node.reprise(["seal", &image])?, sealed);
+    let (second_pod, second) = node.run_heart(&pod("web-2"))?;
+    assert_eq!(second.life()?, container.life()?);
+    second_pod.remove()?;
+
+    node.ctr(["images", "rm", "--sync", &image])?;
+    let left = Store::of(&node)?.since(&before);
+    let left: Vec<&str> = left
+        .lines()
+        .filter(|line| !line.starts_with("record "))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
 }
 
 #[test]
@@ -160,7 +212,7 @@ fn a_restored_container_keeps_what_it_reads() -> Result<()> {
     })?;
 
     node.ctr(["images", "rm", "--sync", &image])?;
-    node.ctr(["content", "prune", "references"])?;
+    store::collect_garbage(&node)?;
     assert_eq!(second.shell("cat /kept")?, "kept\n");
     second.next_beat()?;
     // It can be checkpointed itself, with all of its layers.
@@ -180,7 +232,7 @@ fn a_restored_container_keeps_what_it_reads() -> Result<()> {
     for image in ours {
         node.ctr(["images", "rm", "--sync", image])?;
     }
-    node.ctr(["content", "prune", "references"])?;
+    store::collect_garbage(&node)?;
     let left = Store::of(&node)?.since(&before);
     assert!(!left.contains("reprise"), "{left}");
     assert!(!left.contains("snapshot "), "{left}");

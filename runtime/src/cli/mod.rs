@@ -21,7 +21,7 @@ use reprise_runtime::store::Store;
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde_json::json;
 
-use crate::images::{Client, hold, serve};
+use crate::images::{Client, hold, seal, serve};
 
 /// Checkpoints of containers on this node
 #[derive(Debug, Parser)]
@@ -125,6 +125,14 @@ enum Command {
         /// Made if it is not there
         dir: PathBuf,
     },
+    /// Make the layer of a checkpoint image, so that it can be pushed
+    Seal {
+        /// Checkpoint id, a prefix that only one has, or an image's name
+        image: String,
+        /// containerd's namespace, for an image's name
+        #[arg(long, short, default_value = "k8s.io")]
+        namespace: String,
+    },
     /// Publish a checkpoint that a shim takes; speaks with it on standard input
     #[command(hide = true)]
     Publish,
@@ -224,6 +232,11 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Check { json } => Ok(check::run(places, *json)),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
         Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),
+        Command::Seal { image, namespace } => {
+            let (client, image) = image_of(places, image, namespace)?;
+            let digest = seal::seal(&client, &image)?;
+            Ok(format!("{image}@{digest}\n").into())
+        }
         Command::Publish => {
             let store = places.store_path()?;
             serve::serve(|namespace| places.containerd(namespace), &store)?;
@@ -272,6 +285,18 @@ impl Places {
         readable(&path)?;
         Ok(Store::at(&path))
     }
+}
+
+/// The image that a checkpoint's id, or an image's own name, stands for.
+fn image_of(places: &Places, given: &str, namespace: &str) -> Result<(Client, String)> {
+    // A name has a slash, which no id has.
+    if given.contains('/') {
+        return Ok((places.containerd(namespace)?, given.to_owned()));
+    }
+    let store = places.open()?;
+    let source = store.source(&full_id(&store, given)?)?;
+    let image = source.names.first().cloned().unwrap_or_default();
+    Ok((places.containerd(&source.namespace)?, image))
 }
 
 /// Removes a checkpoint: its record, so that nobody finds it, then its image.

@@ -116,6 +116,31 @@ impl Client {
     /// NotFound; more than 4 MiB; bytes that do not have that digest.
     pub(crate) fn read_blob(&self, digest: &str) -> Result<Vec<u8>> {
         let mut data = Vec::new();
+        self.each_chunk(digest, &mut |chunk| {
+            data.extend_from_slice(chunk);
+            if data.len() > DOCUMENT_LIMIT {
+                return Err(std::io::Error::other("it is more than a document holds"));
+            }
+            Ok(())
+        })?;
+        if digest_of(&data) == digest {
+            Ok(data)
+        } else {
+            Err(Error::internal(format!(
+                "Cannot read blob {digest}: its bytes have another digest"
+            )))
+        }
+    }
+
+    /// Hands a blob over piece by piece.
+    ///
+    /// # Errors
+    /// NotFound; what `each` refuses.
+    pub(super) fn each_chunk(
+        &self,
+        digest: &str,
+        each: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<()> {
         let doing = format!("Cannot read blob {digest}");
         let request = self.request(ReadContentRequest {
             digest: digest.to_owned(),
@@ -125,20 +150,10 @@ impl Client {
         self.wait(LONG, &doing, async {
             let mut answers = client.read(request).await?.into_inner();
             while let Some(answer) = answers.message().await? {
-                data.extend_from_slice(&answer.data);
-                if data.len() > DOCUMENT_LIMIT {
-                    return Err(Status::failed_precondition("more than a document holds"));
-                }
+                each(&answer.data).map_err(|e| Status::aborted(e.to_string()))?;
             }
             Ok(())
-        })?;
-        if digest_of(&data) == digest {
-            Ok(data)
-        } else {
-            Err(Error::internal(format!(
-                "{doing}: its bytes have another digest"
-            )))
-        }
+        })
     }
 
     /// What is known of a blob, if it is there.

@@ -16,6 +16,7 @@
 //!  export       an archive of an image, for containerd with runc and for import
 //!  layer        files and images as layers that containerd unpacks
 //!  chain        what base image an archive means, as this node has it
+//!  seal         its layer, when somebody pushes it
 //!  sweep        what dead publishers left
 //!  hold         a restored container keeps the snapshots that it reads
 //! ```
@@ -45,6 +46,7 @@ pub(crate) mod node;
 pub(crate) mod publish;
 pub(crate) mod records;
 pub(crate) mod refresh;
+pub(crate) mod seal;
 pub(crate) mod serve;
 pub(crate) mod snapshots;
 pub(crate) mod sweep;
