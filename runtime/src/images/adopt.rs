@@ -208,22 +208,23 @@ impl<'a> Adopter<'a> {
         };
         let config: OciConfig = serde_json::from_slice(&self.client.read_blob(&announced.config)?)
             .doing("Cannot read an image's config")?;
-        // The chain id of one layer is its diff id.
-        let [diff_id] = config.rootfs.diff_ids.as_slice() else {
+        if config.rootfs.diff_ids.len() != 1 {
             return Err(Error::new(
                 ErrorKind::FailedPrecondition,
                 "It has more than one layer, which no checkpoint has",
             ));
-        };
-        let snapshotter = blob.labels.iter().find_map(|(name, value)| {
+        }
+        // Unpacked, it is the layer's diff id; made here, it keeps the name that it had
+        // before it was sealed.
+        let kept = blob.labels.iter().find_map(|(name, data)| {
             let snapshotter = name.strip_prefix(&names::keeps_snapshot("", ""))?;
-            (value == diff_id && !snapshotter.contains('/')).then(|| snapshotter.to_owned())
+            (!snapshotter.contains('/')).then(|| (snapshotter.to_owned(), data.clone()))
         });
-        let Some(snapshotter) = snapshotter else {
+        let Some((snapshotter, data)) = kept else {
             return Ok(None);
         };
-        let there = self.client.snapshot(&snapshotter, diff_id)?.is_some();
-        Ok(there.then(|| (snapshotter, blob.labels, diff_id.clone())))
+        let there = self.client.snapshot(&snapshotter, &data)?.is_some();
+        Ok(there.then_some((snapshotter, blob.labels, data)))
     }
 
     /// What a chain id is on this node.
