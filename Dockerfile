@@ -2,8 +2,8 @@
 #
 #     docker build -t reprise .
 #
-# The result is a source of files for a node, as a DaemonSet or an image build copies
-# them; nothing is run in it. Both bases are arguments, for builds behind a mirror:
+# In it, `reprise node install --root /host` brings a node to run Reprise, as
+# hack/deploy's DaemonSet does. Both bases are arguments, for builds behind a mirror:
 #     --build-arg BUILDER=... --build-arg BASE=...
 # BUILDER is a Debian 13, with Rust >= 1.88 on PATH or else taken from its backports:
 # libcontainer 0.7 says 1.85, but does not compile with it.
@@ -26,18 +26,18 @@ RUN hack/build \
 FROM ${BUILDER} AS criu
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make pkg-config xz-utils debian-archive-keyring \
-        protobuf-c-compiler protobuf-compiler libprotobuf-dev libprotobuf-c-dev libbsd-dev libcap-dev \
+        patchelf protobuf-c-compiler protobuf-compiler libprotobuf-dev libprotobuf-c-dev libbsd-dev libcap-dev \
         libgnutls28-dev libnet1-dev libnftables-dev libnl-3-dev uuid-dev python3
 COPY hack/tools/criu/build /build-criu
 RUN /build-criu /out/usr/local \
     && mkdir -p /out/usr/local/lib/reprise \
     && ldd /out/usr/local/bin/criu | awk '$3 ~ "^/" { print $3 }' \
-        | grep -v -E '/(libc|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} /out/usr/local/lib/reprise/
+        | grep -v -E '/(libc|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} /out/usr/local/lib/reprise/ \
+    && patchelf --force-rpath --set-rpath '$ORIGIN/../lib/reprise' /out/usr/local/bin/criu
 
+# What the installer runs from here: nsenter, env, sleep; they are in every Debian.
 FROM ${BASE}
 COPY --from=build /out/ /
+# criu finds its libraries beside itself, here and wherever the installer puts both.
 COPY --from=criu /out/ /
-# The libraries lie where only this image's linker looks for them; a node that takes
-# criu from here takes /usr/local/lib/reprise along, or Debian's own packages.
-RUN echo /usr/local/lib/reprise > /etc/ld.so.conf.d/reprise.conf && ldconfig
 CMD ["reprise", "--help"]
