@@ -53,7 +53,10 @@ pub(super) fn run(places: &Places, json: bool) -> Outcome {
     } else {
         table(findings)
     };
-    Outcome { text, good }
+    Outcome {
+        text,
+        code: u8::from(!good),
+    }
 }
 
 fn table(findings: impl IntoIterator<Item = Finding>) -> String {

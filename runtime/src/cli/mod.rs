@@ -7,6 +7,7 @@ mod exchange;
 mod explain;
 mod list;
 mod manual;
+mod node;
 mod prune;
 mod refresh;
 mod show;
@@ -57,7 +58,7 @@ struct Places {
         default_value = "/run/reprise"
     )]
     run_root: PathBuf,
-    /// containerd's config file, which `check` looks at
+    /// containerd's config file, which `check` looks at and `node` changes
     #[arg(long, global = true, value_name = "FILE", default_value = check::CONTAINERD_CONFIG)]
     containerd_config: PathBuf,
 }
@@ -115,6 +116,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Install Reprise on this node, or remove it
+    #[command(subcommand)]
+    Node(node::Node),
     /// Print completions for a shell (reprise completions bash > /etc/bash_completion.d/reprise)
     Completions {
         /// The shell
@@ -153,12 +157,13 @@ enum Command {
 /// What a command prints, and whether it is a success.
 struct Outcome {
     text: String,
-    good: bool,
+    /// The exit code: 0 is a success.
+    code: u8,
 }
 
 impl From<String> for Outcome {
     fn from(text: String) -> Self {
-        Self { text, good: true }
+        Self { text, code: 0 }
     }
 }
 
@@ -176,7 +181,7 @@ pub(crate) fn main() -> ExitCode {
         drop(io::stderr().write_all(text.as_bytes()));
         Outcome {
             text: String::new(),
-            good: false,
+            code: 1,
         }
     });
     let mut out = io::stdout().lock();
@@ -185,8 +190,8 @@ pub(crate) fn main() -> ExitCode {
         .and_then(|()| out.flush());
     // A reader that has seen enough (`| head`) is no failure.
     let read = !matches!(&written, Err(e) if e.kind() != io::ErrorKind::BrokenPipe);
-    if outcome.good && read {
-        ExitCode::SUCCESS
+    if read {
+        ExitCode::from(outcome.code)
     } else {
         ExitCode::FAILURE
     }
@@ -230,6 +235,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Import(command) => command.run(places).map(Into::into),
         Command::Export(command) => command.run(places).map(Into::into),
         Command::Check { json } => Ok(check::run(places, *json)),
+        Command::Node(command) => command.run(places),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
         Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),
         Command::Seal { image, namespace } => {
@@ -358,7 +364,10 @@ fn verify(places: &Places, id: Option<&str>, json: bool) -> Result<Outcome> {
         });
     }
     let text = if json { show::json(rows) } else { text };
-    Ok(Outcome { text, good })
+    Ok(Outcome {
+        text,
+        code: u8::from(!good),
+    })
 }
 
 /// The one checkpoint whose id begins so; an exact id always wins.
