@@ -15,6 +15,7 @@ pub mod gaps;
 pub mod grpc;
 pub mod heart;
 pub mod http;
+pub mod installed;
 pub mod leftovers;
 pub mod measure;
 pub mod node;

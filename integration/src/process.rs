@@ -57,6 +57,14 @@ impl Process {
         Ok(fs::read_dir(self.0.join("fd"))?.count())
     }
 
+    /// The file that it runs, as its own mount namespace knows it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn executable(&self) -> Result<PathBuf> {
+        Ok(fs::read_link(self.0.join("exe"))?)
+    }
+
     /// How many threads it has.
     ///
     /// # Errors

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// The containerd that most tests run on.
 pub const DEFAULT_CONTAINERD: &str = "2.3";
 
+/// The programs under test.
+pub const OURS: [&str; 2] = ["containerd-shim-reprise-v2", "reprise"];
+
 /// Directories with the tools that `make setup` builds and with our binaries.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -50,7 +53,7 @@ impl Tools {
                 .root
                 .join(format!("containerd-{}/bin", self.containerd))
                 .join(name),
-            "containerd-shim-reprise-v2" | "reprise" => self.reprise.join(name),
+            _ if OURS.contains(&name) => self.reprise.join(name),
             _ => self.root.join("bin").join(name),
         }
     }

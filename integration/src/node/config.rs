@@ -9,6 +9,7 @@ pub(super) fn containerd(cni: &Path, options: &NodeOptions) -> String {
     let cni = cni.display();
     let default_runtime = &options.default_runtime;
     let systemd = options.cgroup_driver.is_systemd();
+    let handler = if options.pristine { "" } else { HANDLER };
     let (sandbox, cri, more) = if options.suites {
         (SUITES_SANDBOX, SUITES_CRI, SUITES)
     } else {
@@ -46,14 +47,17 @@ state = "/run/containerd"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
   options.SystemdCgroup = {systemd}
+{handler}{more}"#
+    )
+}
 
+/// What makes a node one with Reprise.
+const HANDLER: &str = r#"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.reprise]
   runtime_type = "io.containerd.reprise.v2"
   pod_annotations = ["reprise.dev/*"]
   container_annotations = ["reprise.dev/*", "io.kubernetes.container.*"]
-{more}"#
-    )
-}
+"#;
 
 /// crictl's own, for a machine on which two seconds are too short.
 pub(super) fn crictl() -> String {

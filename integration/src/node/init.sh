@@ -4,11 +4,13 @@
 # Makes the node's file system, tells that it is ready, lives until its standard
 # input closes (whichever way the harness ended), and then removes everything.
 #
-#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS own|""
+#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS own|"" PRIVATE|""
 #
 # "own": it is in a cgroup namespace, and sees its own cgroups only.
+# PRIVATE: more directories of the host of which it has a view of its own. It is a node
+# on which Reprise was never installed then.
 set -eu
-dir=$1 root=$2 template=$3 cgroup=$4 cni=$5 cgroups=$6
+dir=$1 root=$2 template=$3 cgroup=$4 cni=$5 cgroups=$6 private=$7
 
 if [ -n "$cgroups" ]; then
     hierarchies=$(sed -nE 's#^.* (/sys/fs/cgroup[^ ]*) [^-]*- (cgroup2?) [^ ]+ rw,?(.*)#\1 \2 \3#p' /proc/self/mountinfo)
@@ -24,7 +26,7 @@ if [ -n "$cgroups" ]; then
 fi
 
 # A private, writable view of two host directories.
-for host in /etc /var/lib; do
+for host in /etc /var/lib $private; do
     mkdir -p "$dir/overlay$host/upper" "$dir/overlay$host/work"
     mount -t overlay -o "lowerdir=$host,upperdir=$dir/overlay$host/upper,workdir=$dir/overlay$host/work" \
         node "$host"
@@ -46,6 +48,13 @@ done
 [ -z "$shared" ] || umount -R -l "$dir/run"
 
 mkdir -p /var/lib/containerd /var/lib/reprise /etc/reprise /etc/cni/net.d
+if [ -n "$private" ]; then
+    # Nor has this machine's own Reprise or containerd anything to do with it.
+    rm -rf /opt/reprise /etc/containerd /etc/reprise
+    rm -f /usr/local/bin/{containerd-shim-reprise-v2,reprise}
+    mkdir /etc/containerd
+    cp "$dir/containerd.toml" /etc/containerd/config.toml
+fi
 mount --bind "$root" /var/lib/containerd
 mount --bind "$dir/reprise" /var/lib/reprise
 cp "$dir/cni.conflist" /etc/cni/net.d/10-node.conflist
@@ -95,4 +104,4 @@ for _ in $(seq 100); do
     groups | while read -r group; do find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; done
     sleep 0.02
 done
-umount -R -l /var/lib /etc /run && rm -rf "$dir"
+umount -R -l /var/lib /etc /run $private && rm -rf "$dir"

@@ -43,7 +43,16 @@ for fd in /proc/$$/fd/*; do
     [ "$fd" -le 2 ] || eval "exec $fd>&-"
 done
 while :; do containerd "$@"; sleep 3; done"#;
+/// A service manager for nodes on which containerd is restarted by somebody who did
+/// not start it: the node's own `SERVICE_RESTART` stands for `systemctl restart`.
+const SERVICE: &str =
+    r#"while :; do containerd "$@" & echo $! >/run/containerd.pid; wait $!; sleep 0.1; done"#;
+/// The shell command that restarts containerd on a pristine node.
+pub const SERVICE_RESTART: &str = "pid=$(cat /run/containerd.pid); kill $pid; \
+     while [ \"$(cat /run/containerd.pid)\" = $pid ]; do sleep 0.05; done";
 const SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where packages of containerd have its configuration.
+pub const PACKAGED_CONFIG: &str = "/etc/containerd/config.toml";
 
 /// A private containerd with its own processes, mounts, network and cgroups.
 #[derive(Debug)]
@@ -59,7 +68,8 @@ pub struct Node {
     network: File,
     containerd: Mutex<Option<Child>>,
     environment: Vec<(String, String)>,
-    keep_alive: bool,
+    keeper: Option<&'static str>,
+    config: PathBuf,
     cgroups: Option<cgroups::OwnCgroups>,
     cri: Cri,
 }
@@ -114,6 +124,11 @@ impl Node {
             .arg(driver.top(&id))
             .arg(tools.cni())
             .arg(if options.suites { "own" } else { "" })
+            .arg(if options.pristine {
+                "/opt /usr/local"
+            } else {
+                ""
+            })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::options().append(true).open(&log)?)
@@ -125,6 +140,13 @@ impl Node {
             .with_context(|| format!("the node did not start, see {}", log.display()))?;
         let network = File::open(format!("/proc/{init}/ns/net"))?;
         let cri = Cri::new(&format!("/proc/{init}/root{SOCKET}"))?;
+        let (config, keeper) = match options {
+            NodeOptions { pristine: true, .. } => (PathBuf::from(PACKAGED_CONFIG), Some(SERVICE)),
+            _ => (
+                dir.join("containerd.toml"),
+                options.suites.then_some(KEEP_ALIVE),
+            ),
+        };
         let node = Self {
             id,
             dir,
@@ -137,7 +159,8 @@ impl Node {
             network,
             containerd: Mutex::new(None),
             environment: options.environment.clone(),
-            keep_alive: options.suites,
+            keeper,
+            config,
             cgroups,
             cri,
         };
@@ -262,17 +285,17 @@ impl Node {
     /// When it does not get ready.
     pub fn start_containerd(&self) -> Result<()> {
         let log = File::options().append(true).open(&self.log)?;
-        let config = self.dir.join("containerd.toml");
-        let mut containerd = if self.keep_alive {
-            let mut shell = self.command("bash");
-            shell.args(["-c", KEEP_ALIVE, "keep-alive"]);
-            shell
-        } else {
-            self.command("containerd")
+        let mut containerd = match self.keeper {
+            Some(script) => {
+                let mut shell = self.command("bash");
+                shell.args(["-c", script, "keep-alive"]);
+                shell
+            }
+            None => self.command("containerd"),
         };
         let child = containerd
             .arg("--config")
-            .arg(config)
+            .arg(&self.config)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -393,6 +416,9 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
     }
     for program in tools.programs() {
         let name = program.file_name().unwrap_or_default();
+        if options.pristine && tools::OURS.iter().any(|ours| name == *ours) {
+            continue;
+        }
         std::os::unix::fs::symlink(&program, dir.join("bin").join(name))?;
     }
     options.criu.install(&dir.join("bin"), tools)?;

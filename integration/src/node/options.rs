@@ -26,6 +26,10 @@ pub struct NodeOptions {
     pub suites: bool,
     /// Who makes the pods' cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// Whether it is one that has never seen Reprise: no handler, no programs of
+    /// ours on its PATH, containerd's configuration where packages put it, and
+    /// `/opt` and `/usr/local` of its own.
+    pub pristine: bool,
     /// Use this containerd root as it is, without any image.
     pub(crate) images_root: Option<PathBuf>,
 }
@@ -40,6 +44,7 @@ impl Default for NodeOptions {
             environment: Vec::new(),
             suites: false,
             cgroup_driver: CgroupDriver::asked_for(),
+            pristine: false,
             images_root: None,
         }
     }
@@ -61,6 +66,15 @@ impl NodeOptions {
         Self {
             containerd: version.to_owned(),
             ..Self::default()
+        }
+    }
+
+    /// A node with this containerd that has never seen Reprise.
+    #[must_use]
+    pub fn pristine(containerd: &str) -> Self {
+        Self {
+            pristine: true,
+            ..Self::with_containerd(containerd)
         }
     }
 
