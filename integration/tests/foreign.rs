@@ -223,12 +223,13 @@ fn what_cannot_be_restored_is_kept_with_the_reason() -> Result<()> {
 /// Debian's Podman with our runc, in a mount and a network namespace of its own.
 const PODMAN: &str = r#"set -e
 mount -t tmpfs none /run
+ip link set lo up
 export CONTAINERS_CONF=$1/containers.conf
-p="podman --root $1/root --runroot /run/podman --storage-driver vfs --cgroup-manager cgroupfs --runtime $2"
+p="podman --root $1/root --runroot /run/podman --storage-driver overlay --cgroup-manager cgroupfs --runtime $2"
 $p load -q -i "$3" >&2
 id=$($p run -d --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 docker.io/reprise/busybox:latest sh -c 'while :; do sleep 1; done')
 sleep 2
-$p container checkpoint -e $1/podman.tar.zst $id >&2 || failed=1
+$p container checkpoint -e $1/podman.tar.zst $id >&2 || { failed=1; grep -h Error $1/root/*-containers/$id/userdata/dump.log >&2; }
 $p rm -f $id >&2
 test -z "$failed""#;
 
