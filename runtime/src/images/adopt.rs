@@ -9,10 +9,8 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use containerd_client::types::{Descriptor, Mount};
 use reprise_runtime::checkpoint::Manifest;
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Base, Fingerprint};
@@ -20,7 +18,6 @@ use reprise_runtime::maker::boot_id;
 use reprise_runtime::store::{self, Record, SOURCE_VERSION, Source, Store};
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::client::Client;
 use super::names::{self, layer, ours};
@@ -304,12 +301,11 @@ impl<'a> Adopter<'a> {
             if !is_file(tar) {
                 return Ok(()); // nothing was written
             }
-            let upper = dir.join("0");
-            std::fs::create_dir(&upper).doing(format_args!("Cannot make {}", upper.display()))?;
-            let blob = self.tar_as_blob(tar)?;
-            self.client
-                .apply(&blob, vec![overlay(&upper, base)])
-                .map(drop)
+            let lower = match base {
+                Base::Here(dirs) => dirs.as_slice(),
+                Base::Anywhere(_) => &[],
+            };
+            self.client.unpack_upper(tar, &dir.join("0"), lower)
         });
         let committed = made.and_then(|()| {
             self.client
@@ -327,44 +323,6 @@ impl<'a> Adopter<'a> {
             }
             Ok(()) => Ok(()),
         }
-    }
-
-    /// A blob for containerd to read; the lease alone keeps it.
-    fn tar_as_blob(&self, tar: &Path) -> Result<Descriptor> {
-        let doing = || format!("Cannot read {}", tar.display());
-        let mut hash = Sha256::new();
-        let mut file = File::open(tar).doing(doing())?;
-        let bytes = std::io::copy(&mut file, &mut hash).doing(doing())?;
-        let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        let digest = format!("sha256:{hex}");
-        let reference = format!("reprise-rootfs-{}-{digest}", std::process::id());
-        let file = File::open(tar).doing(doing())?;
-        self.client
-            .write_stream(&reference, file, bytes, &digest, &Labels::new())?;
-        Ok(Descriptor {
-            media_type: names::LAYER_TYPE.to_owned(),
-            digest,
-            size: i64::try_from(bytes).unwrap_or(i64::MAX),
-            ..Descriptor::default()
-        })
-    }
-}
-
-/// The mount by which containerd's differ writes into a directory as overlay would:
-/// what is missing of a file's parents it takes from the base.
-fn overlay(upper: &Path, base: &Base) -> Mount {
-    let lower = match base {
-        Base::Here(dirs) => dirs.join(":"),
-        Base::Anywhere(_) => String::new(),
-    };
-    Mount {
-        r#type: "overlay".to_owned(),
-        source: "overlay".to_owned(),
-        options: vec![
-            format!("upperdir={}", upper.display()),
-            format!("lowerdir={lower}"),
-        ],
-        ..Mount::default()
     }
 }
 
@@ -451,15 +409,5 @@ mod tests {
         std::fs::remove_dir(layer.join("checkpoint")).unwrap();
         std::os::unix::fs::symlink(dir.path(), layer.join("checkpoint")).unwrap();
         assert!(why().ends_with("no directory checkpoint"), "{}", why());
-    }
-
-    #[test]
-    fn a_writable_layer_is_unpacked_as_an_overlay() {
-        let base = Base::Here(["/s/2/fs", "/s/1/fs"].map(str::to_owned).to_vec());
-        let mount = overlay(Path::new("/s/9/fs/0"), &base);
-        assert_eq!(
-            mount.options,
-            ["upperdir=/s/9/fs/0", "lowerdir=/s/2/fs:/s/1/fs"]
-        );
     }
 }

@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use containerd_client::types::{Descriptor, Mount};
+use containerd_client::types::Descriptor;
 use reprise_runtime::checkpoint::{self, MANIFEST_VERSION, Manifest, Origin};
 use reprise_runtime::cri::annotation;
 use reprise_runtime::error::Doing;
@@ -301,18 +301,7 @@ impl Import<'_> {
             return Ok(());
         }
         let upper = places.rootfs.join("0");
-        std::fs::create_dir(&upper).doing(format_args!("Cannot make {}", upper.display()))?;
-        let blob = self.client.layer_of_file(&tar)?;
-        let overlay = Mount {
-            r#type: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            options: vec![
-                format!("upperdir={}", upper.display()),
-                format!("lowerdir={}", here.lower.join(":")),
-            ],
-            ..Mount::default()
-        };
-        self.client.apply(&blob, vec![overlay])?;
+        self.client.unpack_upper(&tar, &upper, &here.lower)?;
         std::fs::remove_file(&tar).doing(format_args!("Cannot remove {}", tar.display()))
     }
 

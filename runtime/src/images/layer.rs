@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use containerd_client::types::Descriptor;
+use containerd_client::types::{Descriptor, Mount};
 use reprise_runtime::error::Doing;
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -53,6 +53,18 @@ impl Client {
         })
     }
 
+    /// Has containerd unpack a container's writable layer into `upper`, which is made:
+    /// in a chroot, with overlay's own whiteouts. What is missing of a file's parents
+    /// it takes from `lower`, the directories of the image, uppermost first.
+    ///
+    /// # Errors
+    /// containerd's, I/O; InvalidArgument: it is no tar.
+    pub(super) fn unpack_upper(&self, tar: &Path, upper: &Path, lower: &[String]) -> Result<()> {
+        std::fs::create_dir(upper).doing(format_args!("Cannot make {}", upper.display()))?;
+        let blob = self.layer_of_file(tar)?;
+        self.apply(&blob, vec![overlay(upper, lower)]).map(drop)
+    }
+
     /// The layer of an image that has one alone, as `checkpointctl build` and buildah
     /// make them.
     ///
@@ -90,6 +102,19 @@ impl Client {
     }
 }
 
+/// The mount by which containerd's differ writes into a directory as overlay would.
+fn overlay(upper: &Path, lower: &[String]) -> Mount {
+    Mount {
+        r#type: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        options: vec![
+            format!("upperdir={}", upper.display()),
+            format!("lowerdir={}", lower.join(":")),
+        ],
+        ..Mount::default()
+    }
+}
+
 /// What a file is by its first bytes.
 fn media_type(file: &mut File, path: &Path) -> Result<&'static str> {
     let mut head = Vec::with_capacity(BLOCK);
@@ -121,6 +146,14 @@ fn is_empty(head: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_writable_layer_is_unpacked_as_an_overlay() {
+        let lower = ["/s/2/fs", "/s/1/fs"].map(str::to_owned);
+        let mount = overlay(Path::new("/s/9/fs/0"), &lower);
+        let options = ["upperdir=/s/9/fs/0", "lowerdir=/s/2/fs:/s/1/fs"];
+        assert_eq!(mount.options, options);
+    }
 
     #[test]
     fn files_are_told_by_their_first_bytes() {
