@@ -77,8 +77,8 @@ fn garbage_in_an_image_file_means_a_cold_start() -> Result<()> {
 }
 
 #[test]
-fn a_checkpoint_whose_directory_is_gone_means_a_cold_start() -> Result<()> {
-    falls_back(|node, checkpoint| Ok(fs::remove_dir_all(node.checkpoint_dir(checkpoint))?))
+fn images_whose_directory_is_gone_mean_a_cold_start() -> Result<()> {
+    falls_back(|node, checkpoint| Ok(fs::remove_dir_all(node.checkpoint_images(checkpoint)?)?))
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use integration::programs::{BUSYBOX, Program};
-use integration::{Container, ContainerSpec, Node, Pod, PodSpec, Registry, heart, sealed};
+use integration::{
+    Container, ContainerSpec, Node, NodeOptions, Pod, PodSpec, Registry, heart, sealed,
+};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -190,7 +192,10 @@ fn what_was_pulled_must_be_trusted() -> Result<()> {
 #[test]
 fn a_checkpoint_waits_for_its_base_image() -> Result<()> {
     let here = Node::start()?;
-    let there = Node::start()?;
+    // Unpacking what the image wrote takes longer than a pod should wait by default
+    // when others use the machine, too; the pod after it would be restored.
+    let patient = "version = 1\n[images]\nrefresh_wait_ms = 20000\n";
+    let there = Node::start_with(&NodeOptions::with_config(patient))?;
     remove_images(&there)?;
     let storage = here.dir().join("registry");
     let (_pod, original) = run(&here, "original", "green")?;

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use reprise_runtime::checkpoint::Manifest;
+use reprise_runtime::checkpoint::{ImageFile, Manifest};
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Base, Fingerprint};
 use reprise_runtime::maker::boot_id;
@@ -160,7 +160,11 @@ impl<'a> Adopter<'a> {
         let images = dir.join(layer::IMAGES);
         manifest.fields = manifest.fields.with_base(&base);
         manifest.fingerprint = Fingerprint::of(&manifest.fields);
+        let made = std::mem::take(&mut manifest.files);
         store::complete(&mut manifest, &images, &below)?;
+        if let Some(why) = damage(&made, &manifest.files) {
+            return Ok(waits(why));
+        }
         self.store.record(&Record {
             manifest,
             images,
@@ -326,6 +330,21 @@ impl<'a> Adopter<'a> {
     }
 }
 
+/// In what the files that are there are not those that were made, if at all.
+fn damage(made: &[ImageFile], there: &[ImageFile]) -> Option<String> {
+    made.iter().find_map(|file| {
+        let name = &file.name;
+        match there.iter().find(|other| other.name == *name) {
+            Some(other) if other.bytes == file.bytes => None,
+            Some(other) => Some(format!(
+                "image {name} has {} bytes instead of {}",
+                other.bytes, file.bytes
+            )),
+            None => Some(format!("image {name} cannot be found")),
+        }
+    })
+}
+
 /// Our manifest at the root of a layer. What lies there came from elsewhere, so no
 /// link is followed.
 fn read_manifest(dir: &Path, id: &str) -> Result<Manifest> {
@@ -409,5 +428,21 @@ mod tests {
         std::fs::remove_dir(layer.join("checkpoint")).unwrap();
         std::os::unix::fs::symlink(dir.path(), layer.join("checkpoint")).unwrap();
         assert!(why().ends_with("no directory checkpoint"), "{}", why());
+    }
+
+    #[test]
+    fn damage_is_named_and_new_files_are_none() {
+        let file = |name: &str, bytes| ImageFile {
+            name: name.to_owned(),
+            bytes,
+        };
+        let made = [file("core-1.img", 5), file("pages-1.img", 7)];
+        assert_eq!(damage(&made, &made), None);
+        assert_eq!(damage(&[], &made), None);
+        let truncated = [file("core-1.img", 5), file("pages-1.img", 3)];
+        let why = damage(&made, &truncated).unwrap();
+        assert_eq!(why, "image pages-1.img has 3 bytes instead of 7");
+        let why = damage(&made, &made[1..]).unwrap();
+        assert_eq!(why, "image core-1.img cannot be found");
     }
 }
