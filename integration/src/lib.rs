@@ -23,7 +23,6 @@ pub mod pod;
 pub mod process;
 pub mod programs;
 pub mod registry;
-pub mod sealed;
 pub mod shim;
 pub mod soak;
 pub mod store;

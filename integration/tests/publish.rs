@@ -91,7 +91,7 @@ fn reprise_rm_removes_image_and_record() -> Result<()> {
     store::is_as_before(&node, &before)
 }
 
-/// The names in an image's only layer.
+/// An image's only layer, unpacked once: a tar.
 fn layer_of(node: &Node, image: &str) -> Result<String> {
     let shown = node.ctr(["images", "inspect", "--content", image])?;
     let layer = shown
@@ -99,8 +99,10 @@ fn layer_of(node: &Node, image: &str) -> Result<String> {
         .find(|line| line.contains("layer.v1.tar+zstd @"));
     let digest = layer.and_then(|line| line.split("@sha256:").nth(1));
     let digest = digest.and_then(|rest| rest.get(..64)).context("a layer")?;
-    let list = format!("ctr content get sha256:{digest} | zstd -d | tar -t");
-    node.run("bash", ["-o", "pipefail", "-c", &list])?.ok()
+    let tar = node.dir().join("layer.tar").display().to_string();
+    let unpack = format!("ctr content get sha256:{digest} | zstd -d > {tar}");
+    node.run("bash", ["-o", "pipefail", "-c", &unpack])?.ok()?;
+    Ok(tar)
 }
 
 #[test]
@@ -111,7 +113,8 @@ fn a_layer_is_made_when_it_is_asked_for() -> Result<()> {
     let before = Store::of(&node)?;
     let image = publish(&node, &container)?;
     node.reprise(["seal", &image])?;
-    let names = layer_of(&node, &image)?;
+    let layer = layer_of(&node, &image)?;
+    let names = node.run("tar", ["-tf", &layer])?.ok()?;
     for name in ["checkpoint/inventory.img", "checkpoint/pages-1.img"] {
         assert!(names.lines().any(|line| line == name), "{names}");
     }
@@ -123,6 +126,15 @@ fn a_layer_is_made_when_it_is_asked_for() -> Result<()> {
     ] {
         assert!(names.lines().any(|line| line == name), "{names}");
     }
+    let shown = node.run("checkpointctl", ["show", &layer])?.ok()?;
+    assert!(
+        shown.contains(container.id().get(..12).context("an id")?),
+        "{shown}"
+    );
+    let shown = node
+        .run("checkpointctl", ["inspect", "--all", &layer])?
+        .ok()?;
+    assert!(shown.contains("Process tree"), "{shown}");
     // It is complete now, sealed only once, and still what pods start from.
     store::collect_garbage(&node)?;
     let checked = node.ctr(["images", "check", &format!("name=={image}")])?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::{
-    Container as ApiContainer, GetContainerRequest, ListContainersRequest, UpdateContainerRequest,
+    Container as ApiContainer, GetContainerRequest, UpdateContainerRequest,
 };
 use reprise_runtime::{Error, ErrorKind, Result};
 
@@ -85,16 +85,6 @@ impl Client {
                     ),
                 )
             })
-    }
-
-    /// Containers that fit one of containerd's filters; all without any.
-    pub(crate) fn list_containers(&self, filters: &[String]) -> Result<Vec<Container>> {
-        let request = self.request(ListContainersRequest {
-            filters: filters.to_vec(),
-        });
-        let mut client = self.containers();
-        let answer = self.call("Cannot list containers", client.list(request))?;
-        Ok(answer.containers.into_iter().map(Container::from).collect())
     }
 
     /// Sets labels of a container's record; others stay.

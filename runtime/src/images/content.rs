@@ -5,8 +5,8 @@ use std::io::Read;
 
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    DeleteContentRequest, Info, InfoRequest, ListContentRequest, ReadContentRequest, UpdateRequest,
-    WriteAction, WriteContentRequest,
+    DeleteContentRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
+    WriteContentRequest,
 };
 use containerd_client::tonic::Status;
 use containerd_client::tonic::codegen::tokio_stream;
@@ -169,22 +169,6 @@ impl Client {
         Ok(optional(info)?
             .and_then(|answer| answer.info)
             .map(Blob::from))
-    }
-
-    /// Blobs that fit one of containerd's filters (`labels."a"==b`); all without any.
-    pub(crate) fn blobs(&self, filters: &[String]) -> Result<Vec<Blob>> {
-        let request = self.request(ListContentRequest {
-            filters: filters.to_vec(),
-        });
-        let mut client = self.content();
-        self.wait(LONG, "Cannot list blobs", async {
-            let mut answers = client.list(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(answer) = answers.message().await? {
-                all.extend(answer.info.into_iter().map(Blob::from));
-            }
-            Ok(all)
-        })
     }
 
     /// Sets labels of a blob; an empty value removes one. Others stay.

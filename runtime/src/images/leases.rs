@@ -1,9 +1,7 @@
 //! containerd's leases: what one holds is not collected as garbage.
 
 use containerd_client::services::v1::leases_client::LeasesClient;
-use containerd_client::services::v1::{
-    AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, ListResourcesRequest, Resource,
-};
+use containerd_client::services::v1::{CreateRequest, DeleteRequest, ListRequest};
 use reprise_runtime::Result;
 
 use super::client::{optional, to_map};
@@ -61,30 +59,5 @@ impl Client {
             labels: lease.labels.into_iter().collect(),
         });
         Ok(leases.collect())
-    }
-
-    /// What a lease holds: pairs of type (`content`, `snapshots/<snapshotter>`,
-    /// `ingests`) and id.
-    pub(crate) fn lease_resources(&self, id: &str) -> Result<Vec<(String, String)>> {
-        let request = self.request(ListResourcesRequest { id: id.to_owned() });
-        let mut client = self.leases();
-        let doing = format_args!("Cannot tell what lease {id} holds");
-        let answer = self.call(doing, client.list_resources(request))?;
-        let pairs = answer.resources.into_iter().map(|r| (r.r#type, r.id));
-        Ok(pairs.collect())
-    }
-
-    /// Has a lease hold something that is there already.
-    pub(crate) fn add_to_lease(&self, id: &str, typ: &str, resource: &str) -> Result<()> {
-        let request = self.request(AddResourceRequest {
-            id: id.to_owned(),
-            resource: Some(Resource {
-                id: resource.to_owned(),
-                r#type: typ.to_owned(),
-            }),
-        });
-        let mut client = self.leases();
-        let doing = format_args!("Cannot have lease {id} hold {resource}");
-        self.call(doing, client.add_resource(request)).map(drop)
     }
 }

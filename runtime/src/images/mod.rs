@@ -21,11 +21,6 @@
 //!  hold         a restored container keeps the snapshots that it reads
 //! ```
 
-#![allow(
-    dead_code,
-    reason = "the rooms that call it are being built one after the other"
-)]
-
 mod adopt;
 mod base;
 mod chain;

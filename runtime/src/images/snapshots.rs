@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::snapshots::{
-    CommitSnapshotRequest, Info, Kind as ApiKind, ListSnapshotsRequest, MountsRequest,
-    PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest, UpdateSnapshotRequest,
-    UsageRequest, ViewSnapshotRequest,
+    CommitSnapshotRequest, Info, Kind as ApiKind, MountsRequest, PrepareSnapshotRequest,
+    RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest,
 };
 use containerd_client::types::Mount;
 use reprise_runtime::{Error, ErrorKind, Result};
 
-use super::client::{LONG, mask, optional, to_map};
+use super::client::{LONG, optional, to_map};
 use super::{Client, Labels};
 
 /// What a snapshot is for.
@@ -140,61 +139,6 @@ impl Client {
         let doing = format_args!("Cannot look at snapshot {key} of {snapshotter}");
         let found = optional(self.call(doing, client.stat(request)))?;
         Ok(found.and_then(|answer| answer.info).map(Snapshot::from))
-    }
-
-    /// Snapshots that fit one of containerd's filters; all without any.
-    pub(crate) fn list_snapshots(
-        &self,
-        snapshotter: &str,
-        filters: &[String],
-    ) -> Result<Vec<Snapshot>> {
-        let request = self.request(ListSnapshotsRequest {
-            snapshotter: snapshotter.to_owned(),
-            filters: filters.to_vec(),
-        });
-        let mut client = self.snapshots();
-        let doing = format_args!("Cannot list the snapshots of {snapshotter}");
-        self.wait(LONG, doing, async {
-            let mut answers = client.list(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(answer) = answers.message().await? {
-                all.extend(answer.info.into_iter().map(Snapshot::from));
-            }
-            Ok(all)
-        })
-    }
-
-    /// Bytes on disk of what a snapshot adds to its parent.
-    pub(crate) fn snapshot_bytes(&self, snapshotter: &str, key: &str) -> Result<u64> {
-        let request = self.request(UsageRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
-        });
-        let mut client = self.snapshots();
-        let doing = format_args!("Cannot tell the size of snapshot {key} of {snapshotter}");
-        let usage = self.call(doing, client.usage(request))?;
-        Ok(u64::try_from(usage.size).unwrap_or_default())
-    }
-
-    /// Sets labels of a snapshot; others stay.
-    pub(crate) fn relabel_snapshot(
-        &self,
-        snapshotter: &str,
-        name: &str,
-        labels: &Labels,
-    ) -> Result<()> {
-        let request = self.request(UpdateSnapshotRequest {
-            snapshotter: snapshotter.to_owned(),
-            info: Some(Info {
-                name: name.to_owned(),
-                labels: to_map(labels),
-                ..Info::default()
-            }),
-            update_mask: Some(mask(labels)),
-        });
-        let mut client = self.snapshots();
-        let doing = format_args!("Cannot label snapshot {name} of {snapshotter}");
-        self.call(doing, client.update(request)).map(drop)
     }
 
     /// Removes a snapshot that nothing lies on; none there is no error.
