@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::driver::{Context, remove_run_dir};
+use crate::driver::{Context, Mark, remove_run_dir};
 use crate::events::{self, Teller, to_timestamp};
 use crate::house::House;
 use crate::reaper::{Exit, Reaper};
@@ -186,6 +186,13 @@ impl Reprise {
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .filter(|id| *id != self.id);
             ids.extend(same);
+            let making = Mark::all_of(&state_root, &address);
+            ids.extend(
+                making
+                    .into_iter()
+                    .filter(|id| !ids.contains(id))
+                    .collect::<Vec<_>>(),
+            );
         }
         Ok(ids
             .into_iter()
@@ -213,9 +220,10 @@ impl Reprise {
 }
 
 fn remove_orphan(remove: Remove) -> reprise_runtime::Result<()> {
-    let run_dir = remove.state_root.join(&remove.id);
+    let (state_root, id) = (remove.state_root.clone(), remove.id.clone());
     Worker::spawn(REMOVE_DEADLINE)?.remove(remove)?;
-    remove_run_dir(&run_dir)
+    remove_run_dir(&state_root.join(&id))?;
+    Mark::remove(&state_root, &id)
 }
 
 fn make_private(dir: &Path) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Container, Context, Done, Facts, Flow, Held, Message, Reply, blocking, respond};
+use super::{Container, Context, Done, Facts, Flow, Held, Mark, Message, Reply, blocking, respond};
 use crate::events::{Created, Event};
 use crate::reaper::{Exit, Reaper};
 use crate::request::CreateRequest;
@@ -245,6 +245,7 @@ impl Making {
     async fn create(&self) -> Result<Made> {
         // Nobody waits for it: it only makes later steps cheaper.
         drop(tokio::task::spawn_blocking(cgroup::prewarm));
+        let _mark = self.mark();
         if self.request.checkpoint.is_some() {
             return self.create_from_checkpoint().await;
         }
@@ -310,6 +311,16 @@ impl Making {
                 Ok(made)
             }
         }
+    }
+
+    /// So that `delete` finds what is left if this shim is killed now.
+    fn mark(&self) -> Option<Mark> {
+        let (state, id) = (&self.context.state_root, &self.request.id);
+        let marked = Mark::set(state, id, &self.context.address);
+        let noted = |error: &Error| {
+            telemetry::log_failure(id, "a shim that is killed now may leave files", error);
+        };
+        marked.inspect_err(noted).ok()
     }
 
     /// containerd changes the root file system between Create and Start, so it

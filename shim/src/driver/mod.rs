@@ -10,6 +10,7 @@
 mod create;
 mod end;
 mod execs;
+mod mark;
 mod operate;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::task::{Status, Task};
 
 use create::{Abort, Made};
 pub(crate) use end::remove_run_dir;
+pub(crate) use mark::Mark;
 
 /// What all containers of a shim share.
 #[derive(Debug)]
