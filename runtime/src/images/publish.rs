@@ -219,8 +219,10 @@ impl Publication {
         self.write(layer::MANIFEST, &text)?;
         let statistics = images.join(layer::STATISTICS);
         if statistics.exists() {
-            std::fs::hard_link(&statistics, self.data.join(layer::STATISTICS))
-                .doing(format_args!("Cannot link {}", statistics.display()))?;
+            // No link: in the layer's tar it would be a file without content to those
+            // that read it by itself, as checkpointctl does.
+            std::fs::copy(&statistics, self.data.join(layer::STATISTICS))
+                .doing(format_args!("Cannot copy {}", statistics.display()))?;
         }
         Ok(manifest)
     }
