@@ -103,9 +103,13 @@ fn our_binary_is_not_overwritten() -> Result<()> {
         told.contains("read-only ") && !told.contains("read-only 0"),
         "{told}"
     );
-    // The attacker's code ran in our program, by both ways.
-    round.close(
-        false,
-        &["ran: the runtime's program: Read-only file system"],
-    )
+    let ran = if libraries.is_empty() {
+        // As it ships it is linked statically, so that the image's libraries do nothing:
+        // it says itself that it was called wrongly. The neighbour is the attack.
+        "ran: io.containerd.reprise.v2: InvalidArgument"
+    } else {
+        // The attacker's code ran in our program, by both ways.
+        "ran: the runtime's program: Read-only file system"
+    };
+    round.close(false, &[ran])
 }

@@ -1,7 +1,7 @@
 //! Which containers a shim is making. One that is killed meanwhile leaves a container
 //! without files of its own, and `delete` is asked for the pod's first alone.
 //!
-//! `<state>/.making/<id>` holds the shim's address for as long as Create takes.
+//! `<state>/.making-<id>` holds the shim's address for as long as Create takes.
 
 use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use reprise_runtime::Result;
 use reprise_runtime::error::Doing;
 
-const MAKING: &str = ".making";
+const MAKING: &str = ".making-";
 
 /// A container in the making; dropped, it is none any more.
 #[derive(Debug)]
@@ -21,20 +21,26 @@ impl Mark {
     /// # Errors
     /// I/O.
     pub(crate) fn set(state_root: &Path, id: &str, address: &str) -> Result<Self> {
-        let dir = state_root.join(MAKING);
-        std::fs::create_dir_all(&dir).doing(format!("Cannot make {}", dir.display()))?;
-        let path = dir.join(id);
+        std::fs::create_dir_all(state_root)
+            .doing(format!("Cannot make {}", state_root.display()))?;
+        let path = path_of(state_root, id);
         std::fs::write(&path, address).doing(format!("Cannot write {}", path.display()))?;
         Ok(Self(path))
     }
 
     /// Those that the shim at `address` was at.
     pub(crate) fn all_of(state_root: &Path, address: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(state_root.join(MAKING));
-        let entries = entries.into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(state_root)
+            .into_iter()
+            .flatten()
+            .flatten();
         entries
-            .filter(|entry| std::fs::read_to_string(entry.path()).is_ok_and(|of| of == address))
-            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let id = name.strip_prefix(MAKING)?.to_owned();
+                let of = std::fs::read_to_string(entry.path()).ok()?;
+                (of == address).then_some(id)
+            })
             .collect()
     }
 
@@ -43,7 +49,7 @@ impl Mark {
     /// # Errors
     /// I/O; one that is not there is none.
     pub(crate) fn remove(state_root: &Path, id: &str) -> Result<()> {
-        let path = state_root.join(MAKING).join(id);
+        let path = path_of(state_root, id);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != NotFound => {
                 Err(error).doing(format!("Cannot remove {}", path.display()))
@@ -51,6 +57,10 @@ impl Mark {
             _ => Ok(()),
         }
     }
+}
+
+fn path_of(state_root: &Path, id: &str) -> PathBuf {
+    state_root.join(format!("{MAKING}{id}"))
 }
 
 impl Drop for Mark {
