@@ -142,8 +142,7 @@ fn restores_are_counted_and_limits_take_the_least_used() -> Result<()> {
     // A third one: the second, which nothing was restored from, has to go.
     let (_pod, container) = node.run_heart(&PodSpec::new("third", "heart"))?;
     let third = container.take_checkpoint()?;
-    // It holds once the new one has reached the disk, which others use as well.
-    wait_for("the limit", Duration::from_secs(60), || {
+    wait_for("the limit", SOON, || {
         Ok(listed(&node, &checkpoints[1].id)?.is_none().then_some(()))
     })?;
     assert!(listed(&node, &checkpoints[0].id)?.is_some());

@@ -62,7 +62,7 @@ fn row_of((id, entry): &Entry, restores: Restores) -> Value {
     row["restores"] = json!(restores.count);
     row["restored"] = json!(
         restores
-            .last_unix_s
+            .last_unix_s()
             .map(reprise_runtime::timestamp::rfc3339)
     );
     row
@@ -96,7 +96,7 @@ fn state(entry: &Result<Stored>) -> &'static str {
 
 fn line((id, entry): &Entry, restores: Restores) -> [String; 9] {
     let count = restores.count.to_string();
-    let last = restores.last_unix_s.map_or_else(dash, age);
+    let last = restores.last_unix_s().map_or_else(dash, age);
     let Ok(stored) = entry else {
         let none = || dash();
         let state = format!("unusable; `reprise verify {id}` says why");

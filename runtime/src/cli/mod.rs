@@ -245,8 +245,11 @@ fn run(cli: &Cli) -> Result<Outcome> {
         }
         Command::Publish => {
             let store = places.store_path()?;
-            serve::serve(|namespace| places.containerd(namespace), &store)?;
-            prune::enforce(places)?;
+            serve::serve(
+                |namespace| places.containerd(namespace),
+                &store,
+                || prune::enforce(places),
+            )?;
             Ok(String::new().into())
         }
         Command::Hold {

@@ -1,7 +1,7 @@
 //! `reprise prune`: what the limits of the config file do not allow goes, and what
 //! nobody can use.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use reprise_runtime::Result;
@@ -88,7 +88,7 @@ fn above_limits(places: &Places, store: &Store) -> Result<Vec<Going>> {
         .map(|s| kept(places, store, s))
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let going = surplus(&limits, &kept, now.unwrap_or_default().as_secs());
+    let going = surplus(&limits, &kept, unix_ms(now.unwrap_or_default()));
     Ok(going
         .into_iter()
         .map(|(one, why)| Going {
@@ -97,6 +97,10 @@ fn above_limits(places: &Places, store: &Store) -> Result<Vec<Going>> {
             why: why.to_string(),
         })
         .collect())
+}
+
+fn unix_ms(since: Duration) -> u64 {
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn kept(places: &Places, store: &Store, stored: &Stored) -> Kept {
@@ -110,8 +114,8 @@ fn kept(places: &Places, store: &Store, stored: &Stored) -> Kept {
             .unwrap_or(&origin.namespace)
             .clone(),
         bytes: m.image_bytes,
-        created_unix_s: m.created_unix_s,
-        restored_unix_s: store.restores(&m.id).last_unix_s,
+        created_unix_ms: stored.made_unix_ms(),
+        restored_unix_ms: store.restores(&m.id).last_unix_ms,
         in_use: !store::users(&places.run_root, &m.id).is_empty(),
     }
 }

@@ -17,20 +17,30 @@ use super::client::Client;
 use super::publish::Publication;
 
 /// Serves one checkpoint on standard input and output. A signal or the end of the
-/// input before its commit undoes everything.
+/// input before its commit undoes everything. `committed` is called once it can be
+/// found, before the disk is waited for.
 ///
 /// # Errors
 /// What was answered as [`Answer::Failed`].
-pub(crate) fn serve(connect: impl Fn(&str) -> Result<Client>, store: &Path) -> Result<()> {
+pub(crate) fn serve(
+    connect: impl Fn(&str) -> Result<Client>,
+    store: &Path,
+    committed: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let mut shim = Shim::new()?;
-    let served = publish(&mut shim, connect, &Store::at(store));
+    let served = publish(&mut shim, connect, &Store::at(store), committed);
     if let Err(error) = &served {
         shim.tell(&Answer::Failed(error.clone()));
     }
     served
 }
 
-fn publish(shim: &mut Shim, connect: impl Fn(&str) -> Result<Client>, store: &Store) -> Result<()> {
+fn publish(
+    shim: &mut Shim,
+    connect: impl Fn(&str) -> Result<Client>,
+    store: &Store,
+    committed: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let Some(Ask::Begin {
         namespace,
         container,
@@ -48,9 +58,10 @@ fn publish(shim: &mut Shim, connect: impl Fn(&str) -> Result<Client>, store: &St
     shim.tell(&Answer::Committed {
         image: published.image.clone(),
     });
+    let after = committed();
     published.settle()?;
     shim.tell(&Answer::Settled);
-    Ok(())
+    after
 }
 
 /// `None` for whatever is none: the dump has failed, or its shim has.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::{LimitsConfig, Quota};
 
+const DAY_MS: u64 = 86_400_000;
+
 /// A checkpoint, as far as limits care.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -17,19 +19,19 @@ pub struct Kept {
     pub namespace: String,
     /// What it takes on the disk, in bytes.
     pub bytes: u64,
-    /// Seconds since the epoch.
-    pub created_unix_s: u64,
-    /// Seconds since the epoch; `None` if nothing was restored from it yet.
-    pub restored_unix_s: Option<u64>,
+    /// Milliseconds since the epoch.
+    pub created_unix_ms: u64,
+    /// Milliseconds since the epoch; `None` if nothing was restored from it yet.
+    pub restored_unix_ms: Option<u64>,
     /// A container that was restored from it is there.
     pub in_use: bool,
 }
 
 impl Kept {
-    fn used_unix_s(&self) -> u64 {
-        self.restored_unix_s
-            .map_or(self.created_unix_s, |restored| {
-                restored.max(self.created_unix_s)
+    fn used_unix_ms(&self) -> u64 {
+        self.restored_unix_ms
+            .map_or(self.created_unix_ms, |restored| {
+                restored.max(self.created_unix_ms)
             })
     }
 }
@@ -60,10 +62,10 @@ impl std::fmt::Display for Surplus {
 pub fn surplus<'a>(
     limits: &LimitsConfig,
     kept: &'a [Kept],
-    now_unix_s: u64,
+    now_unix_ms: u64,
 ) -> Vec<(&'a Kept, Surplus)> {
     let mut oldest_first: Vec<&Kept> = kept.iter().collect();
-    oldest_first.sort_by_key(|one| (one.used_unix_s(), &one.id));
+    oldest_first.sort_by_key(|one| (one.used_unix_ms(), &one.id));
     let mut held: BTreeMap<&str, Held> = BTreeMap::new();
     for one in kept {
         held.entry(&one.namespace).or_default().add(one);
@@ -71,8 +73,8 @@ pub fn surplus<'a>(
     let mut gone = Vec::new();
     let mut ids = BTreeSet::new();
     let too_old = |one: &Kept| {
-        let age_s = now_unix_s.saturating_sub(one.used_unix_s());
-        limits.max_age_days > 0 && age_s > u64::from(limits.max_age_days) * 86_400
+        let age_ms = now_unix_ms.saturating_sub(one.used_unix_ms());
+        limits.max_age_days > 0 && age_ms > u64::from(limits.max_age_days) * DAY_MS
     };
     for why in [Surplus::Age, Surplus::Namespace, Surplus::Node] {
         for one in oldest_first.iter().filter(|one| !one.in_use) {
@@ -130,15 +132,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOW: u64 = 100 * 86_400;
+    const NOW: u64 = 100 * DAY_MS;
 
     fn kept(id: &str, namespace: &str, bytes: u64, days_ago: u64) -> Kept {
         Kept {
             id: id.to_owned(),
             namespace: namespace.to_owned(),
             bytes,
-            created_unix_s: NOW - days_ago * 86_400,
-            restored_unix_s: None,
+            created_unix_ms: NOW - days_ago * DAY_MS,
+            restored_unix_ms: None,
             in_use: false,
         }
     }
@@ -162,7 +164,7 @@ mod tests {
             kept("old", "x", 10, 9),
             kept("loved", "x", 10, 20),
         ];
-        all[2].restored_unix_s = Some(NOW - 60);
+        all[2].restored_unix_ms = Some(NOW - 60_000);
         let limits = LimitsConfig {
             node_count: 2,
             ..Default::default()
@@ -190,7 +192,7 @@ mod tests {
     #[test]
     fn age_counts_from_the_last_restore() {
         let mut all = [kept("a", "x", 1, 40), kept("b", "x", 1, 40)];
-        all[1].restored_unix_s = Some(NOW - 86_400);
+        all[1].restored_unix_ms = Some(NOW - DAY_MS);
         let limits = LimitsConfig {
             max_age_days: 30,
             ..Default::default()

@@ -268,6 +268,12 @@ impl Stored {
         &self.manifest.id
     }
 
+    /// When it was made, in milliseconds since the epoch.
+    #[must_use]
+    pub fn made_unix_ms(&self) -> u64 {
+        made_ms(self.id())
+    }
+
     /// Its directory.
     #[must_use]
     pub fn dir(&self) -> &Path {

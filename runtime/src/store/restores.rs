@@ -17,8 +17,16 @@ use crate::error::{Doing, Result};
 pub struct Restores {
     /// How many containers were restored from it.
     pub count: u64,
+    /// When the last one was, in milliseconds since the epoch.
+    pub last_unix_ms: Option<u64>,
+}
+
+impl Restores {
     /// When the last one was, in seconds since the epoch.
-    pub last_unix_s: Option<u64>,
+    #[must_use]
+    pub fn last_unix_s(&self) -> Option<u64> {
+        self.last_unix_ms.map(|ms| ms / 1000)
+    }
 }
 
 impl Store {
@@ -48,7 +56,7 @@ impl Store {
         let last = last.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         Restores {
             count: about.len(),
-            last_unix_s: last.map(|since| since.as_secs()),
+            last_unix_ms: last.and_then(|since| u64::try_from(since.as_millis()).ok()),
         }
     }
 
@@ -78,7 +86,7 @@ mod tests {
         });
         let restores = store.restores("a-1");
         assert_eq!(restores.count, 20);
-        assert!(restores.last_unix_s.unwrap() > 1_700_000_000);
+        assert!(restores.last_unix_ms.unwrap() > 1_700_000_000_000);
         store.forget_restores("a-1").unwrap();
         assert_eq!(store.restores("a-1"), Restores::default());
         assert!(store.note_restore("../x").is_err());
