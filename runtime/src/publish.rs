@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Manifest;
@@ -192,6 +193,13 @@ fn program(
 ) -> Result<i32> {
     let own = std::env::current_exe().doing("Cannot tell where our own executable is")?;
     let exe = own.with_file_name("reprise");
+    // A spawn that fails at its exec waits for the child itself, and panics when the
+    // shim's reaper was faster: what can be known before is asked before.
+    let missing = format!(
+        "Cannot start {}, which keeps checkpoints in containerd's store; install it beside the shim",
+        exe.display()
+    );
+    access(&exe, AccessFlags::X_OK).doing(&missing)?;
     let mut reprise = Command::new(&exe);
     if !address.as_os_str().is_empty() {
         reprise.arg("--address").arg(address);
@@ -207,10 +215,7 @@ fn program(
     if let Some(value) = std::env::var_os("PATH") {
         reprise.env("PATH", value);
     }
-    let spawned = reprise.spawn().doing(format_args!(
-        "Cannot start {}, which keeps checkpoints in containerd's store; install it beside the shim",
-        exe.display()
-    ));
+    let spawned = reprise.spawn().doing(missing);
     spawned.map(|child| child.id().cast_signed())
 }
 
