@@ -186,13 +186,12 @@ impl Reprise {
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .filter(|id| *id != self.id);
             ids.extend(same);
-            let making = Mark::all_of(&state_root, &address);
-            ids.extend(
-                making
-                    .into_iter()
-                    .filter(|id| !ids.contains(id))
-                    .collect::<Vec<_>>(),
-            );
+        }
+        let making = Mark::left(&state_root, socket::is_served);
+        for id in making {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
         }
         Ok(ids
             .into_iter()

@@ -28,8 +28,8 @@ impl Mark {
         Ok(Self(path))
     }
 
-    /// Those that the shim at `address` was at.
-    pub(crate) fn all_of(state_root: &Path, address: &str) -> Vec<String> {
+    /// Those whose shims are gone: `is_served` tells whether one answers at an address.
+    pub(crate) fn left(state_root: &Path, is_served: impl Fn(&str) -> bool) -> Vec<String> {
         let entries = std::fs::read_dir(state_root)
             .into_iter()
             .flatten()
@@ -39,7 +39,8 @@ impl Mark {
                 let name = entry.file_name().into_string().ok()?;
                 let id = name.strip_prefix(MAKING)?.to_owned();
                 let of = std::fs::read_to_string(entry.path()).ok()?;
-                (of == address).then_some(id)
+                // An empty one is being written at this moment.
+                (!of.is_empty() && !is_served(&of)).then_some(id)
             })
             .collect()
     }
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn a_mark_is_there_until_it_is_dropped_or_removed() {
         let root = tempfile::tempdir().unwrap();
-        let of = |address: &str| Mark::all_of(root.path(), address);
+        let of = |address: &str| Mark::left(root.path(), |served| served != address);
         assert!(of("unix:///a").is_empty());
         let mark = Mark::set(root.path(), "abc", "unix:///a").unwrap();
         let other = Mark::set(root.path(), "def", "unix:///b").unwrap();
