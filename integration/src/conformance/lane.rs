@@ -4,9 +4,10 @@
 //! runtime, whatever the reason, but for a skip. The table says so.
 
 use super::Results;
-use super::outcome::{Outcome, Runtime};
+use super::outcome::Outcome;
 use super::registry::Registry;
 use super::suite::{Bench, Ran, Suite};
+use crate::Runtime;
 use crate::node::{Criu, Node, NodeOptions};
 use crate::tools::workspace;
 use anyhow::{Context, Result};
@@ -67,7 +68,7 @@ impl<'a> Lane<'a> {
         let logs = workspace()
             .join("target/conformance/logs")
             .join(suite.name())
-            .join(runtime.handler());
+            .join(runtime.name());
         fs::create_dir_all(&logs)?;
         Ok(Self {
             suite,
@@ -97,7 +98,7 @@ impl<'a> Lane<'a> {
                     println!(
                         "{:8} {:7} {:5.1} s  {name}: {}{}",
                         self.suite.name(),
-                        self.runtime.handler(),
+                        self.runtime.name(),
                         began.elapsed().as_secs_f64(),
                         tried.outcome,
                         if tried.others.is_empty() {
@@ -164,7 +165,7 @@ impl<'a> Lane<'a> {
 
     fn new_place(&self) -> Result<Place> {
         let node = Node::start_with(&NodeOptions {
-            default_runtime: self.runtime.handler().to_owned(),
+            default_runtime: self.runtime.name().to_owned(),
             environment: self.registry.environment(),
             suites: true,
             criu: Criu::Preloaded,

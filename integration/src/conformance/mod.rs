@@ -15,9 +15,10 @@ mod report;
 mod suite;
 
 pub use options::Options;
-pub use outcome::{Outcome, Runtime};
+pub use outcome::Outcome;
 pub use report::Report;
 
+use crate::Runtime;
 use crate::tools::workspace;
 use anyhow::{Context, Result};
 use lane::{Lane, Tried};

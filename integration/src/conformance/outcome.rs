@@ -2,38 +2,6 @@
 
 use std::fmt;
 
-/// The two runtimes that are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runtime {
-    /// containerd's shim with runc.
-    Runc,
-    /// Ours.
-    Reprise,
-}
-
-impl Runtime {
-    /// Both, the yardstick first.
-    pub const BOTH: [Self; 2] = [Self::Runc, Self::Reprise];
-
-    /// Its handler in containerd's CRI plugin.
-    #[must_use]
-    pub fn handler(self) -> &'static str {
-        match self {
-            Self::Runc => "runc",
-            Self::Reprise => "reprise",
-        }
-    }
-
-    /// Its runtime type in containerd.
-    #[must_use]
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::Runc => "io.containerd.runc.v2",
-            Self::Reprise => "io.containerd.reprise.v2",
-        }
-    }
-}
-
 /// What became of a test; the texts are the test's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

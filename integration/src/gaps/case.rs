@@ -2,7 +2,7 @@
 
 use super::Stand;
 use super::spec::Spec;
-use super::stand::Runtime;
+use crate::Runtime;
 use anyhow::Result;
 use serde_json::Value;
 

@@ -24,12 +24,12 @@ pub use judge::Verdict;
 pub use report::{Entry, Report};
 pub use stand::{Stand, probe};
 
+use crate::Runtime;
 use anyhow::Result;
 use case::{Body, Need, Restored};
 use place::Place;
 use run::Run;
 use serde_json::Value;
-use stand::Runtime;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,7 +1,8 @@
 //! Where one container of one case lives, and the words that differ from one
 //! container to the next.
 
-use super::stand::{Runtime, Stand};
+use super::stand::Stand;
+use crate::Runtime;
 use crate::containerd::Output;
 use crate::wait::patience;
 use anyhow::{Context, Result, bail};

@@ -4,8 +4,9 @@
 use super::case::{Bundle, Exec, Program, Restored};
 use super::place::Place;
 use super::run::Run;
-use super::stand::{Runtime, Stand};
+use super::stand::Stand;
 use crate::Decision;
+use crate::Runtime;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 

@@ -4,6 +4,7 @@ use super::case::{Bundle, Exec, Look, Program};
 use super::place::{Heard, Place};
 use super::spec::Spec;
 use super::words;
+use crate::Runtime;
 use crate::containerd::NewTask;
 use crate::grpc::Refused;
 use crate::wait::wait_for;
@@ -266,7 +267,7 @@ impl<'p> Run<'p> {
             "code": words::code(refused.code),
             "cause": words::cause(&message, "@ID@"),
         });
-        if self.place.runtime() == super::stand::Runtime::Reprise {
+        if self.place.runtime() == Runtime::Reprise {
             let named = words::times_named(&message, "@ID@");
             if named != 1 {
                 seen["named"] = json!(format!("{named} times in: {message}"));

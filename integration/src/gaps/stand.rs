@@ -20,35 +20,6 @@ pub(super) const HOST_ID: u32 = 200_000;
 const PROBE: &str = include_str!("probes/probe.c");
 const FACTS: &str = include_str!("probes/facts.sh");
 
-/// The runtimes that are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runtime {
-    /// runc, under containerd's own shim.
-    Runc,
-    /// Ours.
-    Reprise,
-}
-
-impl Runtime {
-    /// Its name, which is that of its CRI handler, too.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Runc => "runc",
-            Self::Reprise => "reprise",
-        }
-    }
-
-    /// What containerd calls it.
-    #[must_use]
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::Runc => "io.containerd.runc.v2",
-            Self::Reprise => "io.containerd.reprise.v2",
-        }
-    }
-}
-
 /// What all cases stand on.
 #[derive(Debug)]
 pub struct Stand {

@@ -51,7 +51,7 @@ pub(super) fn run(suite: Suite, test: &str, bench: &Bench<'_>) -> Result<Ran> {
     match suite {
         Suite::Client => command.args(["-test.root", "-no-criu=false"]),
         _ => command
-            .arg(format!("-runtime-handler={}", bench.runtime.handler()))
+            .arg(format!("-runtime-handler={}", bench.runtime.name()))
             .arg(format!(
                 "-build-dir={}",
                 bench.node.dir().join("bin").display()

@@ -99,7 +99,7 @@ fn ginkgo(
         .program("critest", limit)?
         .args(["-ginkgo.no-color", "-ginkgo.seed=1"])
         .arg(format!("-ginkgo.json-report={}", report.display()))
-        .arg(format!("-runtime-handler={}", bench.runtime.handler()))
+        .arg(format!("-runtime-handler={}", bench.runtime.name()))
         .args(flags)
         .stdout(log.try_clone()?)
         .stderr(log)

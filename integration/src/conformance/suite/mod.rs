@@ -5,8 +5,9 @@ mod critest;
 
 pub(super) use containerd::CLIENT_ROOT;
 
-use super::outcome::{Outcome, Runtime};
+use super::outcome::Outcome;
 use super::registry::Registry;
+use crate::Runtime;
 use crate::node::Node;
 use crate::tools::Tools;
 use anyhow::{Context, Result};

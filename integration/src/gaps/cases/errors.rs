@@ -1,9 +1,9 @@
 //! Errors in the user's words, through containerd's API, `ctr` and the CRI. Row 29.
 
+use crate::Runtime;
 use crate::gaps::Stand;
 use crate::gaps::case::Case;
 use crate::gaps::place::Place;
-use crate::gaps::stand::Runtime;
 use crate::gaps::words;
 use crate::programs::BUSYBOX;
 use crate::{ContainerSpec, PodSpec};

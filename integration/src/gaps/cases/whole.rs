@@ -1,11 +1,11 @@
 //! Everything that can be seen of a plain container, so that what nobody thought
 //! of shows, too. Row 34, and what others share.
 
+use crate::Runtime;
 use crate::containerd::NewTask;
 use crate::gaps::Stand;
 use crate::gaps::case::{Bundle, Case};
 use crate::gaps::place::Place;
-use crate::gaps::stand::Runtime;
 use crate::gaps::words;
 use anyhow::Result;
 use serde_json::{Value, json};
