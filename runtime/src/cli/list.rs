@@ -15,12 +15,8 @@ type Entry = (String, Result<Stored>);
 /// # Errors
 /// I/O.
 pub(super) fn run(store: &Store, as_json: bool) -> Result<String> {
-    let usable = store
-        .list()?
-        .into_iter()
-        .map(|s| (s.id().to_owned(), Ok(s)));
-    let unusable = store.entries()?.into_iter().filter(|(_, e)| e.is_err());
-    let all: Vec<Entry> = usable.chain(unusable).collect();
+    let mut all: Vec<Entry> = store.entries()?;
+    all.sort_by_key(|(_, entry)| entry.is_err());
     let rows = all.iter().map(|entry| (entry, store.restores(&entry.0)));
     let unused = store.unused();
     if as_json {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use reprise_runtime::Result;
+use reprise_runtime::policy::LimitsConfig;
 use reprise_runtime::store::limits::{Kept, surplus};
 use reprise_runtime::store::{self, Store, Stored};
 use serde_json::json;
@@ -82,10 +83,15 @@ pub(super) fn enforce(places: &Places) -> Result<()> {
 
 fn above_limits(places: &Places, store: &Store) -> Result<Vec<Going>> {
     let limits = places.settings()?.limits;
+    // Most nodes have none, and this is asked after each checkpoint.
+    if limits == LimitsConfig::default() {
+        return Ok(Vec::new());
+    }
+    let users = store::all_users(&places.run_root);
     let kept: Vec<Kept> = store
         .list()?
         .iter()
-        .map(|s| kept(places, store, s))
+        .map(|s| kept(store, s, users.contains_key(s.id())))
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let going = surplus(&limits, &kept, unix_ms(now.unwrap_or_default()));
@@ -103,7 +109,7 @@ fn unix_ms(since: Duration) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn kept(places: &Places, store: &Store, stored: &Stored) -> Kept {
+fn kept(store: &Store, stored: &Stored, in_use: bool) -> Kept {
     let m = stored.manifest();
     let origin = &m.origin;
     Kept {
@@ -116,15 +122,16 @@ fn kept(places: &Places, store: &Store, stored: &Stored) -> Kept {
         bytes: m.image_bytes,
         created_unix_ms: stored.made_unix_ms(),
         restored_unix_ms: store.restores(&m.id).last_unix_ms,
-        in_use: !store::users(&places.run_root, &m.id).is_empty(),
+        in_use,
     }
 }
 
 /// Those that cannot be used and that no container uses.
 fn unusable(places: &Places, store: &Store) -> Result<Vec<Going>> {
+    let users = store::all_users(&places.run_root);
     let all = store.entries()?.into_iter();
     Ok(all
-        .filter(|(id, _)| store::users(&places.run_root, id).is_empty())
+        .filter(|(id, _)| !users.contains_key(id))
         .filter_map(|(id, entry)| {
             let why = entry.err()?.message;
             Some(Going { id, bytes: 0, why })

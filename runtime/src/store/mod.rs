@@ -26,6 +26,7 @@ pub mod limits;
 mod record;
 mod restores;
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -101,16 +102,11 @@ impl Store {
     /// # Errors
     /// I/O.
     pub fn list(&self) -> Result<Vec<Stored>> {
-        let mut all: Vec<Stored> = self
-            .entries()?
-            .into_iter()
-            .filter_map(|(_, entry)| entry.ok())
-            .collect();
-        all.sort_by_key(|s| std::cmp::Reverse((made_ms(s.id()), s.id().to_owned())));
-        Ok(all)
+        let all = self.entries()?.into_iter();
+        Ok(all.filter_map(|(_, entry)| entry.ok()).collect())
     }
 
-    /// All checkpoints by id, with the reason for each that cannot be used.
+    /// All checkpoints, newest first, with the reason for each that cannot be used.
     ///
     /// # Errors
     /// I/O.
@@ -124,7 +120,7 @@ impl Store {
             };
             all.push((id, entry));
         }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.sort_by_cached_key(|(id, _)| std::cmp::Reverse((made_ms(id), id.clone())));
         Ok(all)
     }
 
@@ -178,7 +174,7 @@ impl Store {
     /// # Errors
     /// I/O.
     pub fn rebuild_index(&self) -> Result<usize> {
-        let mut found = std::collections::HashSet::new();
+        let mut found = HashSet::new();
         for stored in self.list()? {
             let name = stored.manifest.fingerprint.as_str().to_owned();
             if found.insert(name) {
@@ -369,13 +365,19 @@ impl Stored {
 /// are still there.
 #[must_use]
 pub fn users(run_root: &Path, checkpoint: &str) -> Vec<String> {
-    let mut users = Vec::new();
+    all_users(run_root).remove(checkpoint).unwrap_or_default()
+}
+
+/// The same for all checkpoints that have any, in one look at the containers.
+#[must_use]
+pub fn all_users(run_root: &Path) -> HashMap<String, Vec<String>> {
+    let mut users: HashMap<String, Vec<String>> = HashMap::new();
     for namespace in names(run_root).unwrap_or_default() {
         let dir = run_root.join(&namespace);
         for id in names(&dir).unwrap_or_default() {
-            let file = dir.join(&id).join("restored-from");
-            if fs::read_to_string(file).is_ok_and(|text| text.trim() == checkpoint) {
-                users.push(format!("{namespace}/{id}"));
+            if let Ok(text) = fs::read_to_string(dir.join(&id).join("restored-from")) {
+                let of = users.entry(text.trim().to_owned()).or_default();
+                of.push(format!("{namespace}/{id}"));
             }
         }
     }
