@@ -26,6 +26,7 @@ pub mod policy;
 pub mod publish;
 mod restorable;
 pub mod rootfs;
+mod spawn;
 pub mod start;
 pub mod store;
 pub mod sys;

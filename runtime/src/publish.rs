@@ -20,14 +20,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Manifest;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::spawn;
 
 /// What an answer may take: containerd's own deadlines are shorter, and images that
 /// have to be copied from another file system take their time.
@@ -193,29 +193,20 @@ fn program(
 ) -> Result<i32> {
     let own = std::env::current_exe().doing("Cannot tell where our own executable is")?;
     let exe = own.with_file_name("reprise");
-    // A spawn that fails at its exec waits for the child itself, and panics when the
-    // shim's reaper was faster: what can be known before is asked before.
-    let missing = format!(
-        "Cannot start {}, which keeps checkpoints in containerd's store; install it beside the shim",
-        exe.display()
-    );
-    access(&exe, AccessFlags::X_OK).doing(&missing)?;
-    let mut reprise = Command::new(&exe);
+    let mut reprise = spawn::bare(&exe);
     if !address.as_os_str().is_empty() {
         reprise.arg("--address").arg(address);
     }
     reprise
         .arg(command)
         .args(arguments)
-        .env_clear()
-        .current_dir("/")
         .stdin(input)
         .stdout(output)
         .stderr(Stdio::null());
-    if let Some(value) = std::env::var_os("PATH") {
-        reprise.env("PATH", value);
-    }
-    let spawned = reprise.spawn().doing(missing);
+    let spawned = reprise.spawn().doing(format_args!(
+        "Cannot start {}, which keeps checkpoints in containerd's store; install it beside the shim",
+        exe.display()
+    ));
     spawned.map(|child| child.id().cast_signed())
 }
 

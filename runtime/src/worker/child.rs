@@ -53,6 +53,8 @@ fn settle() -> Result<OwnedFd> {
     sys::set_signal(nix::sys::signal::Signal::SIGPIPE, ignore);
     // Fails only when we lead a group already.
     nix::unistd::setsid().ok();
+    // The shim's is some bundle, which must not be kept busy.
+    nix::unistd::chdir("/").doing("cannot change to the root directory")?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let socket = sys::borrow(0)
         .try_clone_to_owned()

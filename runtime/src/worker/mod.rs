@@ -70,7 +70,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use self::sealed::Sealed;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::rootfs::RootfsMount;
-use crate::sys;
+use crate::{spawn, sys};
 
 /// A worker process, idle or holding a prepared container still. Dropping it
 /// closes its socket: it undoes what it holds and exits.
@@ -292,18 +292,12 @@ fn unexpected(reply: &Reply) -> Error {
 }
 
 fn start(program: &Sealed, socket: OwnedFd, stderr: File) -> std::io::Result<process::Child> {
-    let mut command = process::Command::new(program.path());
-    command
+    spawn::bare(&program.path())
         .arg("worker")
-        .env_clear()
-        .current_dir("/")
         .stdin(socket)
         .stdout(process::Stdio::null())
-        .stderr(stderr);
-    if let Some(value) = std::env::var_os("PATH") {
-        command.env("PATH", value);
-    }
-    command.spawn()
+        .stderr(stderr)
+        .spawn()
 }
 
 /// Mounts a bundle's rootfs alone, for a container that is prepared later. Undone
