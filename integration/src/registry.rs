@@ -35,22 +35,8 @@ impl Registry {
         fs::create_dir_all(storage)?;
         let config = node.dir().join("registry.yml");
         fs::write(&config, configuration(storage))?;
-        let log = File::options().append(true).open(node.log_file())?;
-        let child = node
-            .command(program)
-            .arg("serve")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let registry = Self { child };
-        node.in_network(|| {
-            wait_for("the registry", Duration::from_secs(20), || {
-                Ok(TcpStream::connect(HOST).ok())
-            })
-        })??;
-        Ok(registry)
+        let child = start(node, &program, &config, HOST)?;
+        Ok(Self { child })
     }
 
     /// An image's name in it.
@@ -58,6 +44,26 @@ impl Registry {
     pub fn image(name: &str) -> String {
         format!("{HOST}/{name}")
     }
+}
+
+/// Starts the registry that `config` describes on a node, and waits until it answers at
+/// `address`.
+pub(crate) fn start(node: &Node, program: &Path, config: &Path, address: &str) -> Result<Child> {
+    let log = File::options().append(true).open(node.log_file())?;
+    let child = node
+        .command(program)
+        .arg("serve")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    node.in_network(|| {
+        wait_for("the registry", Duration::from_secs(20), || {
+            Ok(TcpStream::connect(address).ok())
+        })
+    })??;
+    Ok(child)
 }
 
 impl Drop for Registry {

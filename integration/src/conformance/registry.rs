@@ -5,16 +5,14 @@
 //! `hack/images/suites` made, with a certificate that the node trusts.
 
 use crate::node::Node;
+use crate::registry;
 use crate::tools::Tools;
-use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command};
 
 /// Whose names lead to the loopback.
 const HOSTS: [&str; 4] = ["registry.k8s.io", "ghcr.io", "gcr.io", "k8s.gcr.io"];
@@ -62,21 +60,9 @@ impl Registry {
     pub(super) fn serve(&self, node: &Node) -> Result<Child> {
         let mut hosts = File::options().append(true).open(node.path("/etc/hosts"))?;
         writeln!(hosts, "\n127.0.0.1 {}", HOSTS.join(" "))?;
-        let log = File::options().append(true).open(node.log_file())?;
-        let child = node
-            .command(Tools::suites().join("docker-registry"))
-            .arg("serve")
-            .arg(self.dir.join("config.yml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        node.in_network(|| {
-            wait_for("the registry", Duration::from_secs(20), || {
-                Ok(TcpStream::connect("127.0.0.1:443").ok())
-            })
-        })??;
-        Ok(child)
+        let program = Tools::suites().join("docker-registry");
+        let config = self.dir.join("config.yml");
+        registry::start(node, &program, &config, "127.0.0.1:443")
     }
 
     fn make_certificate(&self) -> Result<()> {
