@@ -20,7 +20,23 @@ pub struct Finished {
     pub stderr: String,
 }
 
+/// What tells `timeout` how long a program may take at most, before its name.
+pub(crate) fn time_limit() -> [String; 2] {
+    ["--kill-after=5".to_owned(), (120 * patience()).to_string()]
+}
+
 impl Finished {
+    /// Runs a command that is shown by these words, without any input.
+    pub(crate) fn of(shown: String, command: &mut Command) -> Result<Self> {
+        let output = command.stdin(Stdio::null()).output()?;
+        Ok(Self {
+            command: shown,
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
     /// Its output, when it ended well.
     ///
     /// # Errors
@@ -58,9 +74,9 @@ impl Node {
         command
             .args(["--default-signal", "nsenter"])
             .args(["--mount", "--net", "--pid", "--cgroup", "--target"])
-            .arg(self.init.to_string())
+            .arg(self.init.pid.to_string())
             .arg("--");
-        if self.cgroups.is_some() {
+        if self.plan.has_own_cgroups() {
             command.args(["sh", "-c", cgroups::JOIN, "join-cgroups"]);
         }
         command
@@ -70,12 +86,12 @@ impl Node {
                 "PATH",
                 format!(
                     "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    self.dir.join("bin").display()
+                    self.place.dir.join("bin").display()
                 ),
             )
             .env("HOME", "/root")
             .env("LANG", "C.UTF-8")
-            .env("TMPDIR", self.dir.join("tmp"))
+            .env("TMPDIR", self.place.dir.join("tmp"))
             .env("CONTAINERD_ADDRESS", SOCKET)
             .env("CONTAINERD_NAMESPACE", "k8s.io")
             .env("CONTAINER_RUNTIME_ENDPOINT", format!("unix://{SOCKET}"))
@@ -95,21 +111,14 @@ impl Node {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Finished> {
         let mut command = self.command("timeout");
-        let seconds = (120 * patience()).to_string();
-        command.args(["--kill-after=5", &seconds, program]);
+        command.args(time_limit()).arg(program);
         let mut shown = program.to_owned();
         for arg in args {
             shown.push(' ');
             shown.push_str(&arg.as_ref().to_string_lossy());
             command.arg(arg);
         }
-        let output = command.stdin(Stdio::null()).output()?;
-        Ok(Finished {
-            command: shown,
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Finished::of(shown, &mut command)
     }
 
     /// Runs `crictl` and returns its output.

@@ -85,10 +85,16 @@ const SUITES: &str = r#"
 "#;
 
 /// The pod network: a bridge in the node's own network namespace, with host
-/// ports if they are wanted; looking for them costs each pod a process.
-pub(super) fn network(host_ports: bool) -> String {
-    let ports = if host_ports { PORTMAP } else { "" };
+/// ports if they are wanted; looking for them costs each pod a process. In a cluster a
+/// pod reaches itself as a service, too.
+pub(super) fn network(options: &NodeOptions) -> String {
+    let ports = match options.suites || options.kubelet {
+        true => PORTMAP,
+        false => "",
+    };
     CNI.replace("@PORTMAP@", ports)
+        .replace("@PODS@", &options.pods)
+        .replace("@HAIRPIN@", &options.kubelet.to_string())
 }
 
 const PORTMAP: &str = r#",
@@ -102,10 +108,11 @@ const CNI: &str = r#"{
       "type": "bridge",
       "bridge": "cni0",
       "isGateway": true,
+      "hairpinMode": @HAIRPIN@,
       "ipMasq": false,
       "ipam": {
         "type": "host-local",
-        "ranges": [[{ "subnet": "10.88.0.0/16" }]],
+        "ranges": [[{ "subnet": "@PODS@" }]],
         "routes": [{ "dst": "0.0.0.0/0" }]
       }
     }@PORTMAP@

@@ -4,13 +4,17 @@
 # Makes the node's file system, tells that it is ready, lives until its standard
 # input closes (whichever way the harness ended), and then removes everything.
 #
-#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS own|"" PRIVATE|""
+#   init.sh NODE_DIR CONTAINERD_ROOT TEMPLATE|"" CGROUP CNI_PLUGINS own|"" PRIVATE|"" kubelet|""
 #
 # "own": it is in a cgroup namespace, and sees its own cgroups only.
 # PRIVATE: more directories of the host of which it has a view of its own. It is a node
 # on which Reprise was never installed then.
+# "kubelet": one is to run here.
+# A node that boots again finds what it had on its disk.
 set -eu
-dir=$1 root=$2 template=$3 cgroup=$4 cni=$5 cgroups=$6 private=$7
+dir=$1 root=$2 template=$3 cgroup=$4 cni=$5 cgroups=$6 private=$7 kubelet=$8
+first=
+[ -e "$dir/overlay" ] || first=yes
 
 if [ -n "$cgroups" ]; then
     hierarchies=$(sed -nE 's#^.* (/sys/fs/cgroup[^ ]*) [^-]*- (cgroup2?) [^ ]+ rw,?(.*)#\1 \2 \3#p' /proc/self/mountinfo)
@@ -48,7 +52,7 @@ done
 [ -z "$shared" ] || umount -R -l "$dir/run"
 
 mkdir -p /var/lib/containerd /var/lib/reprise /etc/reprise /etc/cni/net.d
-if [ -n "$private" ]; then
+if [ -n "$private" ] && [ -n "$first" ]; then
     # Nor has this machine's own Reprise or containerd anything to do with it.
     rm -rf /opt/reprise /etc/containerd /etc/reprise
     rm -f /usr/local/bin/{containerd-shim-reprise-v2,reprise}
@@ -68,6 +72,16 @@ if [ -n "$template" ]; then
         mkdir -p "/var/lib/containerd/$snapshots/${layer##*/}"
         mount --bind -o ro "$layer" "/var/lib/containerd/$snapshots/${layer##*/}"
     done
+fi
+
+if [ -n "$kubelet" ]; then
+    mkdir -p "$dir/kubelet" "$dir/log" /var/lib/kubelet
+    mount --bind "$dir/kubelet" /var/lib/kubelet
+    mount --bind "$dir/log" /var/log
+    # By it a kubelet tells that its node was booted.
+    cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
+    mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
+    mount --make-rshared /
 fi
 
 # Loopback up, without needing iproute2.
@@ -104,4 +118,5 @@ for _ in $(seq 100); do
     groups | while read -r group; do find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; done
     sleep 0.02
 done
-umount -R -l /var/lib /etc /run $private && rm -rf "$dir"
+umount -R -l /var/lib /etc /run $private
+[ -e "$dir/keep" ] || rm -rf "$dir"

@@ -5,17 +5,22 @@
 //! when the harness lets go of it, however the harness ended. The host's
 //! containerd, CNI and `/run` are never touched, and many nodes run at once.
 
+mod boot;
 mod cgroups;
 mod command;
 mod config;
 mod driver;
 mod options;
+mod place;
 mod sweep;
 mod template;
 
+pub(crate) use boot::{only_child, wait_until_ready};
 pub use command::Finished;
+pub(crate) use command::time_limit;
 pub use driver::CgroupDriver;
 pub use options::{Criu, NodeOptions};
+pub(crate) use place::Place;
 
 use crate::containerd::Containerd;
 use crate::cri::Cri;
@@ -26,11 +31,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,20 +60,15 @@ pub const PACKAGED_CONFIG: &str = "/etc/containerd/config.toml";
 /// A private containerd with its own processes, mounts, network and cgroups.
 #[derive(Debug)]
 pub struct Node {
-    id: String,
-    dir: PathBuf,
-    log: PathBuf,
+    place: Place,
     tools: Tools,
     driver: CgroupDriver,
-    unshare: Child,
-    lifeline: Option<ChildStdin>,
-    init: Pid,
-    network: File,
+    plan: boot::Plan,
+    init: boot::Init,
     containerd: Mutex<Option<Child>>,
     environment: Vec<(String, String)>,
     keeper: Option<&'static str>,
     config: PathBuf,
-    cgroups: Option<cgroups::OwnCgroups>,
     cri: Cri,
 }
 
@@ -89,15 +87,12 @@ impl Node {
     /// When a tool is missing or containerd does not come up.
     pub fn start_with(options: &NodeOptions) -> Result<Self> {
         let tools = Tools::find(&options.containerd)?;
-        let base = tools::target().join("nodes");
-        fs::create_dir_all(base.join("logs"))?;
-        sweep::leftovers_of_dead_harnesses(&base);
         let template = match options.images_root {
             Some(_) => None,
-            None => Some(template::prepare(&base, &tools).context("making the image template")?),
+            None => Some(template::prepare(&tools).context("making the image template")?),
         };
-        let id = new_id();
-        let dir = base.join(&id);
+        let place = Place::new()?;
+        let dir = place.dir.clone();
         let root = options
             .images_root
             .clone()
@@ -107,39 +102,9 @@ impl Node {
             fs::create_dir_all(&root)?;
             template::copy(template, &root)?;
         }
-        let log = log_path(&base, &id)?;
-
-        let driver = options.cgroup_driver;
-        let cgroups = options.suites.then(|| cgroups::OwnCgroups::new(&id));
-        let mut unshare = match &cgroups {
-            Some(cgroups) => cgroups.unshare(),
-            None => Command::new("unshare"),
-        };
-        let mut unshare = unshare
-            .args(["--mount", "--net", "--fork"])
-            .args(own_processes(driver))
-            .arg("bash")
-            .arg(dir.join("init.sh"))
-            .args([&*dir, &*root, template.as_deref().unwrap_or(Path::new(""))])
-            .arg(driver.top(&id))
-            .arg(tools.cni())
-            .arg(if options.suites { "own" } else { "" })
-            .arg(if options.pristine {
-                "/opt /usr/local"
-            } else {
-                ""
-            })
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::options().append(true).open(&log)?)
-            .process_group(0)
-            .spawn()
-            .context("starting `unshare`")?;
-        let lifeline = unshare.stdin.take();
-        let init = wait_until_ready(&mut unshare)
-            .with_context(|| format!("the node did not start, see {}", log.display()))?;
-        let network = File::open(format!("/proc/{init}/ns/net"))?;
-        let cri = Cri::new(&format!("/proc/{init}/root{SOCKET}"))?;
+        let plan = boot::Plan::new(&place, (&root, template.as_deref()), &tools.cni(), options);
+        let init = plan.boot()?;
+        let cri = cri_of(init.pid)?;
         let (config, keeper) = match options {
             NodeOptions { pristine: true, .. } => (PathBuf::from(PACKAGED_CONFIG), Some(SERVICE)),
             _ => (
@@ -148,43 +113,53 @@ impl Node {
             ),
         };
         let node = Self {
-            id,
-            dir,
-            log,
+            place,
             tools,
-            driver,
-            unshare,
-            lifeline,
+            driver: options.cgroup_driver,
+            plan,
             init,
-            network,
             containerd: Mutex::new(None),
             environment: options.environment.clone(),
             keeper,
             config,
-            cgroups,
             cri,
         };
         node.start_containerd()?;
         Ok(node)
     }
 
+    /// Ends all that runs on it, as a power cut does, and starts it again: `/run`, the
+    /// processes and the network are new, the disk is what it was.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.plan.halt(&mut self.init)?;
+        if let Some(mut nsenter) = self.lock_containerd().take() {
+            nsenter.wait()?;
+        }
+        self.init = self.plan.boot()?;
+        self.cri = cri_of(self.init.pid)?;
+        self.start_containerd()
+    }
+
     /// The parent of all this node's pods in every cgroup controller.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("/{}", self.driver.top(&self.id))
+        format!("/{}", self.driver.top(&self.place.id))
     }
 
     /// `linux.cgroupsPath` of a container that is made without the CRI.
     #[must_use]
     pub fn cgroups_path(&self, id: &str) -> String {
-        self.driver.cgroups_path(&self.id, id)
+        self.driver.cgroups_path(&self.place.id, id)
     }
 
     /// The cgroup directory of a pod's container, in a controller (cgroup v1)
     /// or at all (v2).
     #[must_use]
     pub fn cgroup_of(&self, id: &str, controller: &str) -> PathBuf {
-        driver::hierarchy(controller).join(self.driver.directory(&self.id, id))
+        driver::hierarchy(controller).join(self.driver.directory(&self.place.id, id))
     }
 
     /// Who makes the pods' cgroups.
@@ -196,7 +171,7 @@ impl Node {
     /// The node's files, at the same place inside and outside.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.place.dir
     }
 
     /// The tools that this node runs with.
@@ -209,13 +184,18 @@ impl Node {
     #[must_use]
     pub fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
         let inside = inside.as_ref();
-        Path::new(&format!("/proc/{}/root", self.init))
+        Path::new(&format!("/proc/{}/root", self.init.pid))
             .join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+
+    /// Its first process, as the harness knows it.
+    pub(crate) fn pid(&self) -> Pid {
+        self.init.pid
     }
 
     /// The node's mounts.
     pub(crate) fn mountinfo(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/mountinfo", self.init))
+        PathBuf::from(format!("/proc/{}/mountinfo", self.init.pid))
     }
 
     /// Whether a process of the node's `/proc` is one of its own: where all are
@@ -223,11 +203,11 @@ impl Node {
     pub(crate) fn has_process(&self, proc: &Path) -> bool {
         let mounts = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
         let cgroup = || fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
-        let init = PathBuf::from(format!("/proc/{}", self.init));
+        let init = PathBuf::from(format!("/proc/{}", self.init.pid));
         match self.driver {
             CgroupDriver::Cgroupfs => true,
             CgroupDriver::Systemd => {
-                mounts(proc) == mounts(&init) || cgroup().contains(&self.driver.top(&self.id))
+                mounts(proc) == mounts(&init) || cgroup().contains(&self.driver.top(&self.place.id))
             }
         }
     }
@@ -252,14 +232,14 @@ impl Node {
     /// # Errors
     /// When the log cannot be read.
     pub fn log(&self) -> Result<String> {
-        let bytes = fs::read(&self.log)?;
+        let bytes = fs::read(&self.place.log)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Where the log is; it stays after the node is gone.
     #[must_use]
     pub fn log_file(&self) -> &Path {
-        &self.log
+        &self.place.log
     }
 
     /// Does work on a thread that is in the node's network.
@@ -269,7 +249,7 @@ impl Node {
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| -> Result<T> {
-                setns(&self.network, CloneFlags::CLONE_NEWNET)?;
+                setns(&self.init.network, CloneFlags::CLONE_NEWNET)?;
                 Ok(work())
             });
             match thread.join() {
@@ -284,7 +264,7 @@ impl Node {
     /// # Errors
     /// When it does not get ready.
     pub fn start_containerd(&self) -> Result<()> {
-        let log = File::options().append(true).open(&self.log)?;
+        let log = File::options().append(true).open(&self.place.log)?;
         let mut containerd = match self.keeper {
             Some(script) => {
                 let mut shell = self.command("bash");
@@ -312,7 +292,7 @@ impl Node {
             }
             Ok(self.cri.ready().then_some(()))
         })
-        .with_context(|| format!("see {}", self.log.display()))
+        .with_context(|| format!("see {}", self.place.log.display()))
     }
 
     /// Ends containerd with SIGTERM and waits for its end; pods go on.
@@ -348,7 +328,7 @@ impl Node {
     /// The cgroup directories of this node's pods, in every controller.
     #[must_use]
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        sweep::cgroups_named(&self.driver.top(&self.id))
+        sweep::cgroups_named(&self.driver.top(&self.place.id))
             .iter()
             .flat_map(|top| sweep::children(top))
             .collect()
@@ -364,49 +344,15 @@ impl Node {
 impl Drop for Node {
     /// Lets init remove the node, and waits for it.
     fn drop(&mut self) {
-        drop(self.lifeline.take());
-        let gone = wait_for("the node's end", Duration::from_secs(30), || {
-            Ok(self.unshare.try_wait()?)
-        });
-        if gone.is_err() {
-            kill(self.init, Signal::SIGKILL).ok();
-            self.unshare.wait().ok();
-        }
+        self.init.end();
         if let Some(mut nsenter) = self.lock_containerd().take() {
             nsenter.wait().ok();
         }
-        drop(self.cgroups.take());
     }
 }
 
-/// Unique on this machine, and telling whose it is.
-fn new_id() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{}{}-{number}", sweep::PREFIX, std::process::id())
-}
-
-/// Logs survive their node: one file per program and test.
-fn log_path(base: &Path, id: &str) -> Result<PathBuf> {
-    let exe = std::env::current_exe()?;
-    let program = exe.file_stem().unwrap_or_default().to_string_lossy();
-    // Cargo appends a hash to the names of test programs.
-    let program = program.split('-').next().unwrap_or_default().to_owned();
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or_default().replace("::", ".");
-    let number = id.rsplit('-').next().unwrap_or_default();
-    let log = base.join(format!("logs/{program}-{test}-{number}.log"));
-    File::create(&log)?;
-    Ok(log)
-}
-
-/// A node has processes of its own, but not when systemd is asked for scopes: a
-/// runtime names the process by its pid, and systemd knows its own pids only.
-fn own_processes(driver: CgroupDriver) -> &'static [&'static str] {
-    match driver {
-        CgroupDriver::Cgroupfs => &["--pid", "--mount-proc"],
-        CgroupDriver::Systemd => &[],
-    }
+fn cri_of(init: Pid) -> Result<Cri> {
+    Cri::new(&format!("/proc/{init}/root{SOCKET}"))
 }
 
 /// Writes the files that the node starts from.
@@ -426,7 +372,7 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
         dir.join("containerd.toml"),
         config::containerd(&tools.cni(), options),
     )?;
-    fs::write(dir.join("cni.conflist"), config::network(options.suites))?;
+    fs::write(dir.join("cni.conflist"), config::network(options))?;
     if patience() > 1 {
         fs::write(dir.join("crictl.yaml"), config::crictl())?;
     }
@@ -435,25 +381,4 @@ fn furnish(dir: &Path, tools: &Tools, options: &NodeOptions) -> Result<()> {
         fs::write(dir.join("reprise.toml"), reprise)?;
     }
     Ok(())
-}
-
-/// Reads init's "ready" and returns its pid.
-fn wait_until_ready(unshare: &mut Child) -> Result<Pid> {
-    let stdout = unshare.stdout.take().context("no pipe from init")?;
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
-    if line.trim() != "ready" {
-        bail!("init ended before it was ready");
-    }
-    only_child(unshare.id())
-}
-
-/// The child of a process that has exactly one.
-pub(crate) fn only_child(parent: u32) -> Result<Pid> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-    let pid = children
-        .split_whitespace()
-        .next()
-        .with_context(|| format!("process {parent} has no child"))?;
-    Ok(Pid::from_raw(pid.parse()?))
 }

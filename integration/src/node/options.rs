@@ -30,6 +30,12 @@ pub struct NodeOptions {
     /// ours on its PATH, containerd's configuration where packages put it, and
     /// `/opt` and `/usr/local` of its own.
     pub pristine: bool,
+    /// Whether a kubelet is to run on it: with cgroups of its own, host ports, mounts
+    /// that propagate as they do where systemd made them, and `/var/lib/kubelet` and
+    /// `/var/log` of its own.
+    pub kubelet: bool,
+    /// The subnet of its pods.
+    pub pods: String,
     /// Use this containerd root as it is, without any image.
     pub(crate) images_root: Option<PathBuf>,
 }
@@ -45,12 +51,19 @@ impl Default for NodeOptions {
             suites: false,
             cgroup_driver: CgroupDriver::asked_for(),
             pristine: false,
+            kubelet: false,
+            pods: "10.88.0.0/16".to_owned(),
             images_root: None,
         }
     }
 }
 
 impl NodeOptions {
+    /// Whether it is in a cgroup namespace of its own.
+    pub(super) fn own_cgroups(&self) -> bool {
+        self.suites || self.kubelet
+    }
+
     /// A node with this `/etc/reprise/config.toml`.
     #[must_use]
     pub fn with_config(config: &str) -> Self {

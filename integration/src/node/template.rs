@@ -3,7 +3,7 @@
 //! Importing the images takes many seconds; a node starts from a copy of the
 //! databases, hard links to the blobs, and the layers mounted read-only.
 
-use super::{Node, NodeOptions};
+use super::{Node, NodeOptions, place};
 use crate::tools::Tools;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -20,7 +20,8 @@ const DATABASES: [&str; 2] = [
 ];
 
 /// Finds the template for these tools, and makes it when there is none.
-pub(super) fn prepare(base: &Path, tools: &Tools) -> Result<PathBuf> {
+pub(super) fn prepare(tools: &Tools) -> Result<PathBuf> {
+    let base = &place::base()?;
     let template = base.join(format!("template-{}", key(tools)?));
     let lock = fs::File::create(base.join("template.lock"))?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive)
