@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo gaps gaps-vm escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
+.PHONY: help cluster cluster-down demo gaps gaps-vm escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,13 @@ test-vm-quick: setup ## the most important of them, under both cgroup drivers (1
 conformance: ## critest and containerd's own suites, under runc and under reprise
 	hack/setup conformance
 	hack/conformance
+
+cluster: ## a Kubernetes cluster with the RuntimeClass (NODES=2 KUBERNETES=1.36)
+	hack/setup cluster
+	hack/cluster up
+
+cluster-down: ## end it; nothing of it is left
+	hack/cluster down
 
 bench: setup ## the cold path against runc's shim: times, memory, a hundred pods
 	hack/bench/cold

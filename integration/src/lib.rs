@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod chart;
 pub mod checkpoints;
+pub mod cluster;
 pub mod conformance;
 pub mod containerd;
 pub mod cri;
@@ -32,6 +33,7 @@ pub mod tools;
 pub mod wait;
 
 pub use checkpoints::{Checkpoint, Decision};
+pub use cluster::{Cluster, ClusterOptions, Kubectl, Worker};
 pub use leftovers::Leftovers;
 pub use node::{CgroupDriver, Criu, Finished, Node, NodeOptions};
 pub use pod::{Container, ContainerSpec, Pod, PodSpec};

@@ -89,6 +89,20 @@ impl Tools {
         tools_root().join("suites")
     }
 
+    /// A program of a Kubernetes minor version, such as `1.37`, there after
+    /// `hack/setup cluster`.
+    #[must_use]
+    pub fn kubernetes(version: &str, name: &str) -> PathBuf {
+        let root = tools_root().join(format!("kubernetes-{version}/bin"));
+        root.join(name)
+    }
+
+    /// Where Kubernetes keeps what it knows, there after `hack/setup cluster`.
+    #[must_use]
+    pub fn etcd() -> PathBuf {
+        tools_root().join("bin/etcd")
+    }
+
     /// The library that lets CRIU dump other users' processes without
     /// `CAP_SYS_RESOURCE`; only for machines like that.
     #[must_use]

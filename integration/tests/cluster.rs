@@ -1,0 +1,193 @@
+//! A cluster is one: pods of both RuntimeClasses, services, tokens, logs, exec, the
+//! kubelet's checkpoint API, restarts and reboots. No part of `cargo test`, since
+//! Kubernetes takes minutes to build: `hack/cluster test`.
+
+use anyhow::{Context, Result, ensure};
+use integration::programs::{BUSYBOX, Program};
+use integration::{Cluster, ClusterOptions, Worker, eventually};
+use std::env;
+use std::time::Instant;
+
+const BOTH: [&str; 2] = ["runc", "reprise"];
+
+/// What `hack/cluster test` asks for, with so many nodes.
+fn options(workers: usize) -> ClusterOptions {
+    let mut options = ClusterOptions {
+        workers,
+        ..ClusterOptions::default()
+    };
+    if let Ok(version) = env::var("KUBERNETES") {
+        options.kubernetes = version;
+    }
+    options
+}
+
+/// A pod and a service that leads to it.
+fn pod(name: &str, class: &str, node: &str, image: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\n\
+         kind: Service\n\
+         metadata: {{name: {name}}}\n\
+         spec: {{selector: {{app: {name}}}, ports: [{{port: 80, targetPort: 8080}}]}}\n\
+         ---\n\
+         apiVersion: v1\n\
+         kind: Pod\n\
+         metadata: {{name: {name}, labels: {{app: {name}}}}}\n\
+         spec:\n  \
+           runtimeClassName: {class}\n  \
+           nodeName: {node}\n  \
+           terminationGracePeriodSeconds: 1\n  \
+           containers: [{{name: app, image: {image}, imagePullPolicy: IfNotPresent{more}}}]\n"
+    )
+}
+
+fn sleeper(name: &str, class: &str, node: &str) -> String {
+    let command = ", command: [sh, -c, 'echo up; exec sleep 1000000']";
+    pod(name, class, node, BUSYBOX, command)
+}
+
+fn server(name: &str, class: &str, node: &str) -> String {
+    let probe = ", readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}";
+    pod(name, class, node, &Program::Python.image(), probe)
+}
+
+/// Asks the API server, as a pod does that has only its environment and its token.
+const ASK_API: &str = r#"
+import os, ssl, urllib.error, urllib.request
+own = "/var/run/secrets/kubernetes.io/serviceaccount/"
+url = "https://%s/api/v1/namespaces/default/pods" % os.environ["KUBERNETES_SERVICE_HOST"]
+asked = urllib.request.Request(url, headers={"Authorization": "Bearer " + open(own + "token").read()})
+try:
+    urllib.request.urlopen(asked, context=ssl.create_default_context(cafile=own + "ca.crt"), timeout=10)
+    print("answered")
+except urllib.error.HTTPError as refused:
+    print(refused.code, refused.read().decode())
+"#;
+
+#[test]
+fn pods_of_both_classes_run_on_one_node() -> Result<()> {
+    let begun = Instant::now();
+    let cluster = Cluster::start(&options(1))?;
+    let took = begun.elapsed();
+    ensure!(took.as_secs() < 30, "ready after {took:?}");
+
+    let kubectl = cluster.kubectl();
+    for class in BOTH {
+        kubectl.apply(&server(class, class, "node-1"))?;
+    }
+    for class in BOTH {
+        kubectl.wait_ready(class)?;
+        eventually("its log", || {
+            kubectl
+                .logs(class, &[])
+                .is_ok_and(|log| log.contains("ready"))
+        })?;
+        let hostname = kubectl.exec(class, &["cat", "/etc/hostname"])?;
+        assert_eq!(hostname.trim(), class);
+    }
+
+    // Its token is good, and tells who it is: RBAC refuses by name.
+    for class in BOTH {
+        let said = kubectl.exec(class, &["python3", "-c", ASK_API])?;
+        assert!(
+            said.starts_with("403") && said.contains("system:serviceaccount:default:default"),
+            "{said}"
+        );
+        // Through services: the other, and itself.
+        for name in BOTH {
+            let service = kubectl.get(["service", name])?;
+            let address = service["spec"]["clusterIP"]
+                .as_str()
+                .context("an address")?;
+            let said = fetch(&cluster, class, &format!("http://{address}/"))?;
+            assert!(said.contains(&format!(r#""hostname":"{name}""#)), "{said}");
+        }
+        // The kubelet's checkpoint API.
+        let archive = kubectl.checkpoint("node-1", class, "app")?;
+        let archive = cluster.worker("node-1")?.node().path(archive);
+        assert!(archive.metadata()?.len() > 1_000_000);
+    }
+
+    // The kubelet's own statistics know both.
+    let path = "/api/v1/nodes/node-1/proxy/stats/summary";
+    eventually("statistics", || {
+        let summary = kubectl.call(["get", "--raw", path]).unwrap_or_default();
+        BOTH.iter()
+            .all(|class| summary.contains(&format!(r#""name": "{class}""#)))
+    })?;
+
+    restarts(&cluster)
+}
+
+/// Kubelet and containerd may be restarted; pods and their logs are as they were.
+fn restarts(cluster: &Cluster) -> Result<()> {
+    let (kubectl, worker) = (cluster.kubectl(), cluster.worker("node-1")?);
+    worker.stop_kubelet()?;
+    worker.node().stop_containerd()?;
+    worker.node().start_containerd()?;
+    worker.start_kubelet()?;
+    for class in BOTH {
+        eventually("exec", || kubectl.exec(class, &["true"]).is_ok())?;
+        let pod = kubectl.get(["pod", class])?;
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+        kubectl.delete(&["pod", class])?;
+    }
+    Ok(())
+}
+
+fn fetch(cluster: &Cluster, pod: &str, url: &str) -> Result<String> {
+    let script = format!(
+        "import urllib.request; print(urllib.request.urlopen('{url}', timeout=10).read().decode())"
+    );
+    cluster.kubectl().exec(pod, &["python3", "-c", &script])
+}
+
+#[test]
+fn pods_of_two_nodes_reach_each_other_and_live_through_a_reboot() -> Result<()> {
+    let mut cluster = Cluster::start(&options(2))?;
+    let kubectl = cluster.kubectl().in_namespace("two")?;
+    eventually("its account", || {
+        kubectl.get(["serviceaccount", "default"]).is_ok()
+    })?;
+    kubectl.apply(&server("server", "reprise", "node-2"))?;
+    kubectl.apply(&server("client", "reprise", "node-1"))?;
+    kubectl.apply(&sleeper("old", "runc", "node-2"))?;
+    for pod in ["server", "client", "old"] {
+        kubectl.wait_ready(pod)?;
+    }
+    let ask = |address: &str| {
+        let script = format!(
+            "import urllib.request; \
+             print(urllib.request.urlopen('http://{address}', timeout=10).read().decode())"
+        );
+        kubectl.exec("client", &["python3", "-c", &script])
+    };
+    let address = |pod: &str| -> Result<String> {
+        let pod = kubectl.get(["pod", pod])?;
+        let address = pod["status"]["podIP"].as_str();
+        Ok(address.context("an address")?.to_owned())
+    };
+    assert!(ask(&format!("{}:8080", address("server")?))?.contains("server"));
+    let service = kubectl.get(["service", "server"])?;
+    let service = service["spec"]["clusterIP"]
+        .as_str()
+        .context("no address")?;
+    assert!(ask(service)?.contains("server"));
+
+    let booted = |worker: &Worker| worker.node().path("/proc/sys/kernel/random/boot_id");
+    let before = std::fs::read_to_string(booted(cluster.worker("node-2")?))?;
+    cluster.reboot("node-2")?;
+    let after = std::fs::read_to_string(booted(cluster.worker("node-2")?))?;
+    assert_ne!(before, after);
+    for pod in ["server", "old"] {
+        eventually("its second start", || {
+            let containers = kubectl.get(["pod", pod]).unwrap_or_default();
+            let status = &containers["status"]["containerStatuses"][0];
+            status["restartCount"] == 1 && status["ready"] == true
+        })?;
+    }
+    eventually("the service", || {
+        ask(service).is_ok_and(|said| said.contains("server"))
+    })?;
+    Ok(())
+}
