@@ -146,20 +146,18 @@ impl House {
         let Some(blobs) = Blobs::behind(&request.rootfs).filter(|_| found.is_none()) else {
             return Ok(found);
         };
-        if store.freshness(&blobs) != Freshness::Stale {
-            return Ok(None);
-        }
         let at_most = Duration::from_millis(settings.images.refresh_wait_ms);
-        let refreshes = store.is_refreshing() || refresh_beside(&request.id, containerd);
-        if refreshes && store.await_refresh(&blobs, at_most) {
-            return store.find(fingerprint);
-        }
-        // Whatever it was, nobody else waits for it until something comes again.
-        if let Some(changed_ns) = blobs.changed_ns() {
+        let refresh = || refresh_beside(&request.id, containerd);
+        if store.freshness(&blobs) == Freshness::Stale
+            && !store.await_refresh(&blobs, at_most, refresh)
+            && let Some(changed_ns) = blobs.changed_ns()
+        {
+            // Whatever it was, nobody else waits for it until something comes again.
             let late = format!("it was not done in {at_most:?}");
             store.note_refresh(changed_ns, Some(late))?;
         }
-        Ok(None)
+        // A refresh may have been done since the first look.
+        store.find(fingerprint)
     }
 
     /// A pod's first containers come soon: the index shall be right by then.

@@ -25,6 +25,8 @@ use crate::rootfs::RootfsMount;
 const RECORDS_COME_WITHIN_NS: i128 = 60_000_000_000;
 /// How long what may have missed something is left alone.
 const AGAIN_AFTER_NS: i128 = 1_000_000_000;
+/// How long the program that refreshes may take until it has the lock.
+const STARTS_WITHIN: Duration = Duration::from_millis(500);
 /// How often a waiting shim looks.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
@@ -189,13 +191,34 @@ impl Store {
         )
     }
 
-    /// Waits until the index is no longer stale. `false`: it still is at the deadline.
+    /// Waits until the index knows everything that is there now: what comes or goes
+    /// meanwhile, by the refresh itself or when containerd collects garbage, is not
+    /// waited for. `start` begins a refresh when none is at work. `false`: it does not
+    /// know at the deadline, or no refresh can be started.
     #[must_use]
-    pub fn await_refresh(&self, blobs: &Blobs, at_most: Duration) -> bool {
+    pub fn await_refresh(
+        &self,
+        blobs: &Blobs,
+        at_most: Duration,
+        mut start: impl FnMut() -> bool,
+    ) -> bool {
+        let Some(changed_ns) = blobs.changed_ns() else {
+            return true;
+        };
         let begun = Instant::now();
-        while self.freshness(blobs) == Freshness::Stale {
+        let mut started: Option<Instant> = None;
+        while self
+            .read_asof()
+            .is_none_or(|asof| asof.changed_ns < changed_ns)
+        {
             if begun.elapsed() >= at_most {
                 return false;
+            }
+            if !self.is_refreshing() && started.is_none_or(|at| at.elapsed() > STARTS_WITHIN) {
+                if !start() {
+                    return false;
+                }
+                started = Some(Instant::now());
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -269,7 +292,14 @@ mod tests {
             .set_times(long_ago)
             .unwrap();
         assert_eq!(store.freshness(&blobs), Freshness::Stale);
-        assert!(!store.await_refresh(&blobs, Duration::from_millis(10)));
+        let soon = Duration::from_millis(20);
+        let mut started = 0;
+        assert!(!store.await_refresh(&blobs, soon, || {
+            started += 1;
+            true
+        }));
+        assert_eq!(started, 1);
+        assert!(!store.await_refresh(&blobs, Duration::from_secs(60), || false));
         store.note_refresh(9_000_000_000, None).unwrap();
         assert_eq!(store.freshness(&blobs), Freshness::Current);
         fs::write(blobs.0.join("a"), "blob").unwrap();
@@ -281,6 +311,22 @@ mod tests {
         assert_eq!(store.freshness(&blobs), Freshness::Recent);
         fs::write(store.asof(), "{").unwrap();
         assert_eq!(store.freshness(&blobs), Freshness::Stale);
+    }
+
+    #[test]
+    fn what_changes_while_one_waits_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(&dir.path().join("lib"));
+        let blobs = Blobs::below(dir.path());
+        fs::create_dir_all(&blobs.0).unwrap();
+        let known = store.await_refresh(&blobs, Duration::from_secs(60), || {
+            // A refresh that has a blob written itself.
+            let changed_ns = blobs.changed_ns().unwrap();
+            fs::write(blobs.0.join("a"), "blob").unwrap();
+            store.note_refresh(changed_ns, None).unwrap();
+            true
+        });
+        assert!(known);
     }
 
     #[test]
