@@ -164,6 +164,19 @@ impl Container<'_> {
         })
     }
 
+    /// The fields by which it missed the nearest checkpoint.
+    ///
+    /// # Errors
+    /// When `reprise explain` fails.
+    pub fn differs_in(&self) -> Result<Vec<String>> {
+        let words = ["explain", "--json", self.id()];
+        let said: Vec<Value> = self.node().run("reprise", words)?.json()?;
+        let [said] = said.as_slice() else {
+            bail!("not one: {said:?}");
+        };
+        Ok(serde_json::from_value(said["nearest"]["fields"].clone())?)
+    }
+
     /// Why it was started cold.
     ///
     /// # Errors

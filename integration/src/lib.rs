@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod heart;
 pub mod http;
 pub mod installed;
+pub mod kubelet;
 pub mod leftovers;
 pub mod measure;
 pub mod node;

@@ -2,11 +2,10 @@
 //! was.
 
 use anyhow::{Context, Result};
+use integration::kubelet::Volume;
 use integration::{Container, Node, PodSpec, heart};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 fn pod(name: &str) -> PodSpec {
     PodSpec::new("explain", name)
@@ -99,26 +98,12 @@ fn the_differing_fields_of_the_nearest_checkpoint_are_named() -> Result<()> {
     Ok(())
 }
 
-/// A ConfigMap's volume as the kubelet lays it out in a pod's directory.
-fn config_map(node: &Node, uid: &str, mode: &str) -> Result<PathBuf> {
-    let pods = node.dir().join("kubelet/pods");
-    let dir = pods
-        .join(uid)
-        .join("volumes/kubernetes.io~configmap/settings");
-    let data = format!("..{mode}");
-    fs::create_dir_all(dir.join(&data))?;
-    fs::write(dir.join(&data).join("mode"), mode)?;
-    fs::remove_file(dir.join("..data")).ok();
-    symlink(&data, dir.join("..data"))?;
-    symlink("..data/mode", dir.join("mode")).ok();
-    Ok(dir)
-}
-
 #[test]
 fn an_older_configuration_does_not_come_back() -> Result<()> {
     let node = Node::start()?;
     let run = |uid: &str, mode: &str| -> Result<(_, Container<'_>)> {
-        let dir = config_map(&node, uid, mode)?.display().to_string();
+        let dir = Volume::ConfigMap.publish(&node, uid, "settings", &[("mode", mode)])?;
+        let dir = dir.display().to_string();
         node.run_beating(&pod(uid), &heart::spec().mount(&dir, "/etc/app", true))
     };
     let (_pod, original) = run("original", "green")?;
@@ -135,7 +120,7 @@ fn an_older_configuration_does_not_come_back() -> Result<()> {
     assert_eq!(said["nearest"]["differences"][0]["what"], "/etc/app mode");
 
     // It changes under a running container: what that remembers is unknown.
-    config_map(&node, "other", "red")?;
+    Volume::ConfigMap.publish(&node, "other", "settings", &[("mode", "red")])?;
     let refused = node.run("reprise", ["checkpoint", other.id()])?;
     let refused = refused.ok().unwrap_err().to_string();
     assert!(
