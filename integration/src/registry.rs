@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Where it is on each node; containerd speaks plain HTTP with the loopback.
 const HOST: &str = "127.0.0.1:5000";
 
+/// bcrypt of `pa ss:word`, as cheap as it may be.
+const PASSWORD_HASH: &str = "$2b$04$LYJ/2WqoxvX8dX4M0ipE2eIiBqbijr2.ob0XxickM6fGS12D9UfUi";
+
 /// A registry that runs until its node ends.
 #[derive(Debug)]
 pub struct Registry {
@@ -28,13 +31,31 @@ impl Registry {
     /// # Errors
     /// When it is not installed or does not come up.
     pub fn serve(node: &Node, storage: &Path) -> Result<Self> {
+        Self::with(node, &configuration(storage), storage)
+    }
+
+    /// The same for one user alone, whose password is `pa ss:word`.
+    ///
+    /// # Errors
+    /// When it is not installed or does not come up.
+    pub fn serve_to_user(node: &Node, storage: &Path, user: &str) -> Result<Self> {
+        let users = node.dir().join("registry.users");
+        fs::write(&users, format!("{user}:{PASSWORD_HASH}\n"))?;
+        let login = format!(
+            "auth:\n  htpasswd: {{realm: tests, path: \"{}\"}}\n",
+            users.display()
+        );
+        Self::with(node, &(configuration(storage) + &login), storage)
+    }
+
+    fn with(node: &Node, configuration: &str, storage: &Path) -> Result<Self> {
         let program = Tools::suites().join("docker-registry");
         if !program.exists() {
             bail!("{} is missing: run `hack/setup` first", program.display());
         }
         fs::create_dir_all(storage)?;
         let config = node.dir().join("registry.yml");
-        fs::write(&config, configuration(storage))?;
+        fs::write(&config, configuration)?;
         let child = start(node, &program, &config, HOST)?;
         Ok(Self { child })
     }

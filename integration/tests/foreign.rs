@@ -5,8 +5,9 @@
 
 use anyhow::{Context, Result, bail};
 use integration::store::{self, Store};
-use integration::{Container, Decision, Node, Pod, PodSpec, heart};
+use integration::{Container, Decision, Node, NodeOptions, Pod, PodSpec, heart};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,11 +65,9 @@ fn an_archive_of_containerd_and_runc_is_restored() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_image_that_a_pipeline_built_is_restored() -> Result<()> {
-    let node = Node::start()?;
-    let (archive, life) = archive_of_runc(&node)?;
-    // As `checkpointctl build` and buildah make it: one layer with the archive's content.
+/// An image as `checkpointctl build` and buildah make it, one layer with an archive's
+/// content, on the node under this name.
+fn build(node: &Node, archive: &Path, name: &str) -> Result<()> {
     let script = format!(
         r#"set -e
         cd {dir}; mkdir -p oci/blobs/sha256
@@ -78,18 +77,106 @@ fn an_image_that_a_pipeline_built_is_restored() -> Result<()> {
         put config; config=$d; config_bytes=$s
         printf '{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%s}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%s","size":%s}}],"annotations":{{"org.criu.checkpoint.container.name":"app"}}}}' $config $config_bytes $layer $bytes > manifest
         put manifest
-        printf '{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%s,"annotations":{{"io.containerd.image.name":"example.com/built:1"}}}}]}}' $d $s > oci/index.json
+        printf '{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%s,"annotations":{{"io.containerd.image.name":"{name}"}}}}]}}' $d $s > oci/index.json
         printf '{{"imageLayoutVersion":"1.0.0"}}' > oci/oci-layout
-        tar -C oci -cf built.tar ."#,
+        tar -C oci -cf built.tar .; rm -r oci"#,
         dir = node.dir().display(),
         archive = archive.display(),
     );
     node.run("sh", ["-c", &script])?.ok()?;
     let built = node.dir().join("built.tar");
     node.ctr(["images", "import", "--all-platforms", text(&built)?])?;
-    let imported = import(&node, &["--from-image", "example.com/built:1"])?;
+    Ok(())
+}
+
+/// Built for a program that wrote files, too.
+const BUILT: &str = "example.com/checkpoints/built:1";
+
+#[test]
+fn an_image_that_a_pipeline_built_is_imported() -> Result<()> {
+    let node = Node::start()?;
+    let (archive, life) = archive_of_runc(&node)?;
+    build(&node, &archive, BUILT)?;
+    let imported = import(&node, &["--from-image", BUILT])?;
     let id = imported["id"].as_str().context("an id")?;
     let (_pod, container) = restored(&node, "ours", id)?;
+    assert_eq!(container.life()?, life);
+    Ok(())
+}
+
+#[test]
+fn an_image_that_a_pipeline_built_is_found_once_it_is_trusted() -> Result<()> {
+    // Unpacking what the program wrote may take longer than a pod waits by default.
+    let patient = "version = 1\n[images]\nrefresh_wait_ms = 20000\n";
+    let node = Node::start_with(&NodeOptions::with_config(patient))?;
+    let (pod, container) = node.run_heart(&pod("theirs").handler("runc"))?;
+    container.shell("echo kept > /kept; rm -r /home")?;
+    let archive = container.checkpoint()?;
+    let life = container.life()?;
+    pod.remove()?;
+    let before = Store::of(&node)?;
+    build(&node, &archive, BUILT)?;
+
+    let (cold_pod, cold) = node.run_heart(&self::pod("cold"))?;
+    assert_ne!(cold.life()?, life);
+    cold_pod.remove()?;
+    let said = node.reprise(["refresh"])?;
+    assert!(
+        said.contains(BUILT) && said.contains("not trusted"),
+        "{said}"
+    );
+
+    assert_eq!(node.reprise(["trust", BUILT])?, "");
+    let known = node.checkpoints()?;
+    let [checkpoint] = known.as_slice() else {
+        bail!("not one: {known:?}");
+    };
+    let (restored_pod, first) = restored(&node, "ours", &checkpoint.id)?;
+    assert_eq!(first.life()?, life);
+    assert_eq!(first.shell("cat /kept; ls -d /home || true")?, "kept\n");
+    // Its pages are those that containerd unpacked.
+    let pages = node.checkpoint_images(checkpoint)?.join("pages-1.img");
+    assert_eq!(fs::metadata(pages)?.nlink(), 2);
+    restored_pod.remove()?;
+
+    // A node that forgets what it knew finds it again, and makes nothing anew.
+    let made = Store::of(&node)?;
+    fs::remove_dir_all(node.path("/var/lib/reprise/checkpoints"))?;
+    fs::remove_dir_all(node.path("/var/lib/reprise/index"))?;
+    let (again_pod, again) = restored(&node, "again", &checkpoint.id)?;
+    assert_eq!(again.life()?, life);
+    again_pod.remove()?;
+    store::is_as_before(&node, &made)?;
+
+    // Image, snapshots and record go together. The CRI plugin has another name for each
+    // image, which `ctr images rm` leaves.
+    node.crictl(["rmi", BUILT])?;
+    node.reprise(["refresh"])?;
+    store::is_as_before(&node, &before)
+}
+
+#[test]
+fn an_image_that_a_pipeline_built_is_found_by_its_name_and_says_what_it_misses() -> Result<()> {
+    let trusting = "version = 1\n[images]\ntrusted = [\"example.com/checkpoints/*\"]\n\
+                    refresh_wait_ms = 20000\n";
+    let node = Node::start_with(&NodeOptions::with_config(trusting))?;
+    let (archive, life) = archive_of_runc(&node)?;
+    let broken = node.dir().join("broken.tar");
+    let script = "set -e; mkdir x; tar -C x -xf $1; touch x/checkpoint/ipcns-shm-11.img
+        tar -C x -cf $2 .";
+    let args = ["-c", script, "break", text(&archive)?, text(&broken)?];
+    let mut words = vec!["-C", text(node.dir())?, "sh"];
+    words.extend(args);
+    node.run("env", words)?.ok()?;
+    build(&node, &broken, "example.com/checkpoints/shared:1")?;
+    let said = node.reprise(["refresh"])?;
+    assert!(
+        said.contains("foreign: ") && said.contains("SysV"),
+        "{said}"
+    );
+
+    build(&node, &archive, BUILT)?;
+    let (_pod, container) = node.run_heart(&pod("ours"))?;
     assert_eq!(container.life()?, life);
     Ok(())
 }

@@ -7,6 +7,7 @@
 )]
 
 use anyhow::{Context, Result};
+use integration::programs::BUSYBOX;
 use integration::store::{self, Store};
 use integration::{
     Container, ContainerSpec, Decision, Node, NodeOptions, Pod, PodSpec, Program, heart,
@@ -266,4 +267,75 @@ fn an_image_that_cannot_be_made_leaves_nothing_and_the_dump_succeeds() -> Result
     container.checkpoint()?;
     container.next_beat()?;
     store::is_as_before(&node, &before)
+}
+
+#[test]
+fn a_layer_is_made_in_the_background_if_the_operator_wants_it() -> Result<()> {
+    let config = "version = 1\n[images]\nseal = \"background\"\n";
+    let node = Node::start_with(&NodeOptions::with_config(config))?;
+    let (_pod, container) = run_heavy(&node, "heavy-1")?;
+    let before = store::bytes_on_disk(&node)?;
+    let checkpoint =
+        container.new_checkpoint(|| node.reprise(["checkpoint", container.id()]).map(drop))?;
+    // Others need not wait for it.
+    is_restored(&node, "heavy-2")?;
+    let complete = || node.ctr(["images", "check", "name~=reprise.local/publish"]);
+    wait_for("the layer", Duration::from_secs(120) * patience(), || {
+        Ok(complete()?.contains("complete (2/2)").then_some(()))
+    })?;
+    let written = store::bytes_on_disk(&node)?.since(&before);
+    println!(
+        "{written} bytes on disk for {} of images, sealed",
+        checkpoint.bytes
+    );
+    wait_for("the publisher's lease to go", SOON, || {
+        let leases = node.ctr(["leases", "ls", "-q"])?;
+        let of_publishers = |line: &str| line.starts_with("reprise-");
+        Ok((!leases.lines().any(of_publishers)).then_some(()))
+    })?;
+    is_restored(&node, "heavy-3")
+}
+
+/// Starts another pod of the heavy kind, which prints nothing again.
+fn is_restored(node: &Node, name: &str) -> Result<()> {
+    let pod = node.run_pod(&pod(name))?;
+    let decided = pod.run(&heavy())?.decision()?;
+    assert!(matches!(decided, Decision::Restore { .. }), "{decided:?}");
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_gets_the_name_that_one_gives_it() -> Result<()> {
+    let node = Node::start()?;
+    let (_pod, container) = node.run_heart(&pod("web-1"))?;
+    let name = "example.com/checkpoints/web:green";
+    let take = |name: &str| {
+        let words = ["checkpoint", "--image", name, container.id()];
+        node.run("reprise", words)
+    };
+    let before = store::images(&node)?;
+    let first = container.new_checkpoint(|| take(name)?.ok().map(drop))?;
+    let now = store::images(&node)?;
+    assert_eq!(now.difference(&before).collect::<Vec<_>>(), [name]);
+    let (second_pod, second) = node.run_heart(&pod("web-2"))?;
+    assert_eq!(second.life()?, container.life()?);
+    second_pod.remove()?;
+
+    // The name moves to the next one, and stays that one's.
+    let next = container.new_checkpoint(|| take(name)?.ok().map(drop))?;
+    assert_eq!(store::images(&node)?, now);
+    node.reprise(["rm", &first.id])?;
+    assert_eq!(store::images(&node)?, now);
+    let (_pod, third) = node.run_heart(&pod("web-3"))?;
+    let checkpoint = next.id;
+    assert_eq!(third.decision()?, Decision::Restore { checkpoint });
+
+    // It takes no other image's name, and says so before anything is dumped.
+    let made = Store::of(&node)?;
+    let refused = take(BUSYBOX)?;
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("is no checkpoint"), "{refused:?}");
+    store::is_as_before(&node, &made)?;
+    container.next_beat()?;
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! A checkpoint of one node starts a pod on another one, by way of a registry.
 
 use anyhow::{Context, Result, bail};
+use integration::kubelet::Volume;
 use integration::programs::{BUSYBOX, Program};
+use integration::store::{self, Store};
 use integration::{Container, ContainerSpec, Node, NodeOptions, Pod, PodSpec, Registry, heart};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 const TRUSTED: &str = "reprise.dev/trusted=true";
@@ -15,14 +16,7 @@ fn pod(name: &str) -> PodSpec {
 
 /// A heart with a ConfigMap, laid out in a pod's directory as the kubelet does.
 fn heart_with(node: &Node, uid: &str, mode: &str) -> Result<ContainerSpec> {
-    let pods = node.dir().join("kubelet/pods");
-    let dir = pods
-        .join(uid)
-        .join("volumes/kubernetes.io~configmap/settings");
-    fs::create_dir_all(dir.join("..1"))?;
-    fs::write(dir.join("..1/mode"), mode)?;
-    symlink("..1", dir.join("..data"))?;
-    symlink("..data/mode", dir.join("mode"))?;
+    let dir = Volume::ConfigMap.publish(node, uid, "settings", &[("mode", mode)])?;
     let mut spec = heart::spec().mount(&dir.display().to_string(), "/etc/app", true);
     // The other one's layer is that of pods' sandboxes, too, and stays on every node.
     spec.config.image.as_mut().context("an image")?.image = Program::Python.image();
@@ -78,16 +72,10 @@ fn base_of_checkpoint(node: &Node) -> Result<String> {
 /// Takes a checkpoint and pushes it; the image's name in the registry.
 fn push(node: &Node, container: &Container<'_>, storage: &Path) -> Result<String> {
     let checkpoint = container.take_checkpoint()?;
-    let sealed = node.reprise(["seal", &checkpoint.id])?;
-    let (image, digest) = sealed.trim().split_once('@').context("a digest")?;
     let name = Registry::image("checkpoints/heart:1");
-    node.ctr(["images", "tag", image, &name])?;
     let _registry = Registry::serve(node, storage)?;
-    node.ctr(["images", "push", "--plain-http", &name])?;
-    assert!(
-        node.ctr(["images", "ls", &format!("name=={name}")])?
-            .contains(digest)
-    );
+    let pushed = node.reprise(["push", &checkpoint.id, &name])?;
+    assert!(pushed.starts_with(&format!("{name}@sha256:")), "{pushed}");
     Ok(name)
 }
 
@@ -135,25 +123,14 @@ fn the_first_pod_of_another_node_is_restored() -> Result<()> {
     // Another configuration, and another image.
     let (_pod, blue) = run(&there, "blue", "blue")?;
     assert_ne!(blue.life()?, life);
-    assert_eq!(differing(&there, &blue)?, ["volumes"]);
+    assert_eq!(blue.differs_in()?, ["volumes"]);
     let mut other = heart_with(&there, "busybox", "green")?;
     other.config.image.as_mut().context("an image")?.image = BUSYBOX.to_owned();
     let (_pod, other) = there.run_beating(&pod("busybox"), &other)?;
     assert_ne!(other.life()?, life);
-    assert!(differing(&there, &other)?.contains(&"image".to_owned()));
+    assert!(other.differs_in()?.contains(&"image".to_owned()));
     assert!(other.reason_for_cold()?.contains("no checkpoint matches"));
     Ok(())
-}
-
-/// The fields by which a container missed the nearest checkpoint.
-fn differing(node: &Node, container: &Container<'_>) -> Result<Vec<String>> {
-    let said: Vec<serde_json::Value> = node
-        .run("reprise", ["explain", "--json", container.id()])?
-        .json()?;
-    let [said] = said.as_slice() else {
-        bail!("not one: {said:?}");
-    };
-    Ok(serde_json::from_value(said["nearest"]["fields"].clone())?)
 }
 
 #[test]
@@ -204,5 +181,46 @@ fn a_checkpoint_waits_for_its_base_image() -> Result<()> {
     import(&there, "python")?;
     let (_pod, first) = run(&there, "first", "green")?;
     assert_eq!(first.life()?, original.life()?);
+    Ok(())
+}
+
+#[test]
+fn a_push_says_who_one_is_and_leaves_nothing() -> Result<()> {
+    let node = Node::start()?;
+    let storage = node.dir().join("registry");
+    let (_pod, container) = node.run_heart(&pod("original"))?;
+    let checkpoint = container.take_checkpoint()?;
+    let images = store::images(&node)?;
+    node.reprise(["seal", &checkpoint.id])?;
+    let before = Store::of(&node)?;
+    let name = Registry::image("checkpoints/heart:1");
+
+    // What leads nowhere is refused before anything is done.
+    let refused = node.run("reprise", ["push", &checkpoint.id])?;
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("names no registry"), "{refused:?}");
+    let refused = node.run("reprise", ["push", &checkpoint.id, &name])?;
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("connection refused"), "{refused:?}");
+
+    let _registry = Registry::serve_to_user(&node, &storage, "ci")?;
+    let refused = node.run("reprise", ["push", &checkpoint.id, &name])?;
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("401"), "{refused:?}");
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+    let push = |login: &[&str]| {
+        let words = [&["push", "--json", &checkpoint.id, &name], login].concat();
+        node.run("reprise", words)
+    };
+    assert_eq!(push(&["--user", "ci:wrong"])?.code, 1);
+    let said: Vec<serde_json::Value> = push(&["--user", "ci:pa ss:word"])?.json()?;
+    assert_eq!(said[0]["pushed"], name.as_str());
+    let script = format!(
+        "printf 'pa ss:word\\n' | reprise push --user ci --password-stdin {} {name}",
+        checkpoint.id
+    );
+    node.run("sh", ["-c", &script])?.ok()?;
+    store::is_as_before(&node, &before)?;
+    assert_eq!(store::images(&node)?, images);
     Ok(())
 }

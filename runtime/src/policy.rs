@@ -33,6 +33,7 @@ pub const RESTORE_ANNOTATION: &str = "reprise.dev/restore";
 /// [images]
 /// trusted = []
 /// refresh_wait_ms = 2000
+/// seal = "push"
 /// [containerd]
 /// address = "/run/containerd/containerd.sock"
 /// [limits]
@@ -110,6 +111,20 @@ pub struct ImagesConfig {
     /// How long a container that has no checkpoint waits for the index, when
     /// containerd has got images since that was made; in milliseconds.
     pub refresh_wait_ms: u64,
+    /// When a checkpoint's layer is made.
+    pub seal: Seal,
+}
+
+/// `images.seal`: when the layer of a checkpoint that was taken here is made, without
+/// which nobody but `reprise push` can push it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seal {
+    /// By `reprise push` and `reprise seal`: until then it is written once.
+    #[default]
+    Push,
+    /// After each checkpoint, one at a time, once that has reached the disk.
+    Background,
 }
 
 /// Patterns of image names, in which `*` is any text without a slash.
@@ -223,6 +238,7 @@ impl Default for ImagesConfig {
         Self {
             trusted: Trusted::default(),
             refresh_wait_ms: 2000,
+            seal: Seal::default(),
         }
     }
 }
@@ -380,7 +396,7 @@ mod tests {
     fn the_documented_example_is_the_default() {
         let text = "version = 1\n[restore]\nenabled = true\n[checkpoint]\nstore = true\n[criu]\n\
                     path = \"criu\"\ntimeout_seconds = 60\n[store]\npath = \"/var/lib/reprise\"\n\
-                    [images]\ntrusted = []\nrefresh_wait_ms = 2000\n\
+                    [images]\ntrusted = []\nrefresh_wait_ms = 2000\nseal = \"push\"\n\
                     [containerd]\naddress = \"/run/containerd/containerd.sock\"\n\
                     [limits]\nnode_bytes = 0\nnode_count = 0\nnamespace_bytes = 0\n\
                     namespace_count = 0\nmax_age_days = 0\n[log]\nlevel = \"info\"\n";
@@ -443,6 +459,7 @@ mod tests {
             ("version = 1\n[criu]\ntimeout_seconds = 0", "1 or more"),
             ("version = 1\n[log]\nlevel = \"loud\"", "error, warn"),
             ("version = 1\n[store]\npath = \"x\"", "absolute"),
+            ("version = 1\n[images]\nseal = \"never\"", "background"),
             ("version = ", "line 1"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -3,7 +3,7 @@
 //! ```text
 //!  shim                               reprise publish (beside the shim's executable)
 //!   spawn ──────────────────────────>
-//!   Begin { namespace, container } ─>  lease, two empty snapshots
+//!   Begin { namespace, ... } ───────>  lease, two empty snapshots
 //!         <──── Begun { images, rootfs }
 //!   (CRIU dumps into `images`, the writable layer goes below `rootfs`)
 //!   Commit { manifest, ... } ───────>  snapshots, image and record become whole
@@ -35,6 +35,9 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// A line that is longer is none of ours; a manifest takes some kilobytes.
 const LONGEST: u64 = 16 << 20;
 
+/// ttrpc metadata of Task.Checkpoint: the name of the image that it becomes.
+pub const IMAGE_HEADER: &str = "reprise-image";
+
 /// What the shim asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
@@ -44,6 +47,9 @@ pub enum Ask {
         namespace: String,
         /// Container id.
         container: String,
+        /// The image's name, if it is to have another one than ours.
+        #[serde(default)]
+        image: Option<String>,
     },
     /// It was taken.
     Commit(Box<Commit>),
@@ -119,10 +125,16 @@ impl Publisher {
     ///
     /// # Errors
     /// containerd or the program refused.
-    pub fn begin(&mut self, namespace: &str, container: &str) -> Result<Begun> {
+    pub fn begin(
+        &mut self,
+        namespace: &str,
+        container: &str,
+        image: Option<&str>,
+    ) -> Result<Begun> {
         self.ask(&Ask::Begin {
             namespace: namespace.to_owned(),
             container: container.to_owned(),
+            image: image.map(str::to_owned),
         })?;
         match self.answer()? {
             Answer::Begun(begun) => Ok(begun),
@@ -255,6 +267,7 @@ mod tests {
         let ask = Ask::Begin {
             namespace: "k8s.io".to_owned(),
             container: "a\nb".to_owned(),
+            image: None,
         };
         let line = to_line(&ask).unwrap();
         assert_eq!(line.matches('\n').count(), 1);

@@ -34,7 +34,7 @@ pub(crate) fn take(
 ) -> Result<Dumped> {
     let (spec, _) = worker::load_spec(&subject.bundle.join("config.json"))?;
     plan::checkpointable(&spec)?;
-    let staged = match begin(house, &spec, subject) {
+    let staged = match begin(house, &spec, subject, request) {
         Ok(staged) => Some(staged),
         Err(error) if request.path.is_none() => return Err(error),
         Err(error) => {
@@ -108,11 +108,16 @@ struct Staged {
     identity: Identity,
 }
 
-fn begin(house: &House, spec: &Spec, subject: &Subject) -> Result<Staged> {
+fn begin(
+    house: &House,
+    spec: &Spec,
+    subject: &Subject,
+    request: &CheckpointRequest,
+) -> Result<Staged> {
     house.publishes()?;
     let identity = Identity::of(spec, subject)?;
     let mut publisher = Publisher::spawn(&subject.containerd)?;
-    let place = publisher.begin(&subject.namespace, &subject.id)?;
+    let place = publisher.begin(&subject.namespace, &subject.id, request.image.as_deref())?;
     Ok(Staged {
         publisher,
         place,

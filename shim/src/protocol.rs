@@ -9,6 +9,7 @@ use containerd_shim::protos::protobuf::{self, EnumOrUnknown, Message, MessageFie
 use containerd_shim::protos::shim::oci;
 use containerd_shim::protos::ttrpc;
 use oci_spec::runtime::LinuxResources;
+use reprise_runtime::publish::IMAGE_HEADER;
 use reprise_runtime::rootfs::RootfsMount;
 use reprise_runtime::worker;
 use reprise_runtime::{Error, ErrorKind, Result};
@@ -164,7 +165,10 @@ pub(crate) fn resources(request: &api::UpdateTaskRequest) -> Result<LinuxResourc
 ///
 /// # Errors
 /// Options that we do not know or do not do.
-pub(crate) fn checkpoint(request: &api::CheckpointTaskRequest) -> Result<CheckpointRequest> {
+pub(crate) fn checkpoint(
+    request: &api::CheckpointTaskRequest,
+    metadata: &HashMap<String, Vec<String>>,
+) -> Result<CheckpointRequest> {
     let options = match request.options.as_ref() {
         None => oci::CheckpointOptions::default(),
         Some(any) if any.type_url.is_empty() => oci::CheckpointOptions::default(),
@@ -190,6 +194,11 @@ pub(crate) fn checkpoint(request: &api::CheckpointTaskRequest) -> Result<Checkpo
         // containerd puts ctr's --image-path into both.
         path: path(&options.image_path).or_else(|| path(&request.path)),
         work_path: path(&options.work_path),
+        // What is ours alone has no place in containerd's options.
+        image: metadata
+            .get(IMAGE_HEADER)
+            .and_then(|values| values.first())
+            .cloned(),
         exit: options.exit,
         open_tcp: options.open_tcp,
         external_unix_sockets: options.external_unix_sockets,
@@ -392,9 +401,12 @@ mod tests {
             path: "/tmp/x".into(),
             ..Default::default()
         };
-        let parsed = checkpoint(&request).unwrap();
-        assert!(!parsed.exit);
+        let parsed = checkpoint(&request, &HashMap::new()).unwrap();
+        assert!(!parsed.exit && parsed.image.is_none());
         assert_eq!(parsed.path, Some("/tmp/x".into()));
+        let named = HashMap::from([(IMAGE_HEADER.to_owned(), vec!["a/b:1".to_owned()])]);
+        let parsed = checkpoint(&request, &named).unwrap();
+        assert_eq!(parsed.image.as_deref(), Some("a/b:1"));
     }
 
     #[test]

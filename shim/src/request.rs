@@ -49,6 +49,8 @@ pub(crate) struct CheckpointRequest {
     /// Where CRIU's images go besides the store; absent for the store alone.
     pub(crate) path: Option<PathBuf>,
     pub(crate) work_path: Option<PathBuf>,
+    /// Name of the image that it becomes, if it is to have another one than ours.
+    pub(crate) image: Option<String>,
     pub(crate) exit: bool,
     pub(crate) open_tcp: bool,
     pub(crate) external_unix_sockets: bool,

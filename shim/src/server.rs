@@ -251,10 +251,10 @@ impl Task for Service {
 
     async fn checkpoint(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: api::CheckpointTaskRequest,
     ) -> Answer<api::Empty> {
-        let parsed = protocol::checkpoint(&request)
+        let parsed = protocol::checkpoint(&request, &context.metadata)
             .map_err(|error| protocol::to_status(&request.id, &error))?;
         let ask = |reply| Ask::Checkpoint(Box::new(parsed), reply);
         self.ask(&request.id, ask).await.map(|()| api::Empty::new())

@@ -8,6 +8,7 @@ use clap::Args;
 use containerd_shim_protos::TaskClient;
 use containerd_shim_protos::api::CheckpointTaskRequest;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use reprise_runtime::publish::IMAGE_HEADER;
 use reprise_runtime::store::Stored;
 use reprise_runtime::{Error, ErrorKind, Result};
 use ttrpc::context;
@@ -21,6 +22,10 @@ pub(super) struct Checkpoint {
     /// containerd's namespace [default: any]
     #[arg(long, short)]
     namespace: Option<String>,
+    /// Name of the checkpoint's image [default: one below reprise.local]; one that a
+    /// checkpoint has moves to this one
+    #[arg(long, value_name = "REF")]
+    image: Option<String>,
     /// End the container once its checkpoint is taken
     #[arg(long)]
     exit: bool,
@@ -68,6 +73,7 @@ impl Checkpoint {
             address.trim(),
             &namespace,
             &request(&id, self.exit),
+            self.image.as_deref(),
             Duration::from_secs(seconds),
         )?;
         let made = store.list()?.into_iter().find(|s| {
@@ -147,6 +153,7 @@ fn ask(
     address: &str,
     namespace: &str,
     request: &CheckpointTaskRequest,
+    image: Option<&str>,
     deadline: Duration,
 ) -> Result<()> {
     let unavailable = |e: ttrpc::Error| {
@@ -163,6 +170,9 @@ fn ask(
         "containerd-namespace-ttrpc".to_owned(),
         namespace.to_owned(),
     );
+    if let Some(image) = image {
+        context.add(IMAGE_HEADER.to_owned(), image.to_owned());
+    }
     match TaskClient::new(client).checkpoint(context, request) {
         Ok(_) => Ok(()),
         // The shim's own line says what went wrong.
@@ -188,6 +198,7 @@ mod tests {
             Checkpoint {
                 container: container.to_owned(),
                 namespace: namespace.map(ToOwned::to_owned),
+                image: None,
                 exit: false,
                 json: false,
             }

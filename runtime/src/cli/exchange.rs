@@ -7,7 +7,7 @@ use clap::Args;
 use reprise_runtime::{Error, Result};
 use serde_json::json;
 
-use super::{Places, full_id, none, show};
+use super::{Places, full_id, none, progress, show};
 use crate::images::export::export;
 use crate::images::import::{From, Wanted, import};
 
@@ -55,7 +55,10 @@ impl Import {
             snapshotter: &self.snapshotter,
         };
         let client = places.containerd(&self.namespace)?;
-        let imported = import(&client, &places.open()?, &wanted).map_err(|error| Error {
+        let store = places.open()?;
+        let imported =
+            progress::shown("Importing", |meter| import(&client, &store, &wanted, meter));
+        let imported = imported.map_err(|error| Error {
             message: format!("Cannot import {what}: {}", error.message),
             ..error
         })?;
@@ -95,7 +98,10 @@ impl Export {
         let stored = store.load(&id)?.ok_or_else(|| none(&id))?;
         let client = places.containerd(&stored.source()?.namespace)?;
         let scratch = places.store_path()?.join("staging");
-        export(&client, &stored, &scratch, &self.file).map_err(|error| Error {
+        let exported = progress::shown("Exporting", |meter| {
+            export(&client, &stored, &scratch, &self.file, meter)
+        });
+        exported.map_err(|error| Error {
             message: format!("Cannot export checkpoint {id}: {}", error.message),
             ..error
         })?;

@@ -8,7 +8,9 @@ mod explain;
 mod list;
 mod manual;
 mod node;
+mod progress;
 mod prune;
+mod push;
 mod refresh;
 mod show;
 
@@ -17,12 +19,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use reprise_runtime::policy::{CONFIG_PATH, Config};
+use reprise_runtime::policy::{CONFIG_PATH, Config, Seal};
 use reprise_runtime::store::Store;
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde_json::json;
 
-use crate::images::{Client, hold, seal, serve};
+use crate::images::records::Record;
+use crate::images::{Client, background, hold, names, serve};
 
 /// Checkpoints of containers on this node
 #[derive(Debug, Parser)]
@@ -129,14 +132,10 @@ enum Command {
         /// Made if it is not there
         dir: PathBuf,
     },
-    /// Make the layer of a checkpoint image, so that it can be pushed
-    Seal {
-        /// Checkpoint id, a prefix that only one has, or an image's name
-        image: String,
-        /// containerd's namespace, for an image's name
-        #[arg(long, short, default_value = "k8s.io")]
-        namespace: String,
-    },
+    /// Make the layer of a checkpoint image, so that others can push it
+    Seal(push::Seal),
+    /// Push a checkpoint image to a registry; seals it first
+    Push(push::Push),
     /// Publish a checkpoint that a shim takes; speaks with it on standard input
     #[command(hide = true)]
     Publish,
@@ -238,18 +237,20 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Node(command) => command.run(places),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),
         Command::Man { dir } => manual::pages(Cli::command(), dir).map(Into::into),
-        Command::Seal { image, namespace } => {
-            let (client, image) = image_of(places, image, namespace)?;
-            let digest = seal::seal(&client, &image)?;
-            Ok(format!("{image}@{digest}\n").into())
-        }
+        Command::Seal(command) => command.run(places).map(Into::into),
+        Command::Push(command) => command.run(places).map(Into::into),
         Command::Publish => {
             let store = places.store_path()?;
-            serve::serve(
+            let published = serve::serve(
                 |namespace| places.containerd(namespace),
                 &store,
                 || prune::enforce(places),
             )?;
+            if let Some(published) = published
+                && places.settings()?.images.seal == Seal::Background
+            {
+                background::seal_published(&published, &store)?;
+            }
             Ok(String::new().into())
         }
         Command::Hold {
@@ -316,7 +317,17 @@ fn remove(places: &Places, store: &Store, id: &str) -> Result<()> {
     let Ok(source) = source else { return Ok(()) };
     let client = places.containerd(&source.namespace)?;
     for name in &source.names {
-        client.remove_image(name, true)?;
+        let image = client.image(name)?;
+        // A name that somebody chose may have moved to another checkpoint.
+        let is_of = |image: Record| {
+            image
+                .labels
+                .get(names::CHECKPOINT)
+                .is_none_or(|of| of == id)
+        };
+        if image.is_some_and(is_of) {
+            client.remove_image(name, true)?;
+        }
     }
     Ok(())
 }

@@ -2,40 +2,31 @@
 //!
 //! ```text
 //!  manifest blob ─ annotations: a checkpoint? of which base?
-//!  config blob ─── diff id = name of snapshot D, unpacked the ordinary way
-//!                  label: snapshot R with the writable layers; made here, once, from
-//!                  rootfs-diff.tar in D, if the image came from elsewhere
+//!  config blob ─── diff id = name of the snapshot that its layer was unpacked into
+//!     ours:   that is D; label: snapshot R with the writable layers; made here, once,
+//!             from rootfs-diff.tar in D, if the image came from elsewhere
+//!     theirs: an archive; labels: snapshots D and R, made of it here, once (adapt)
 //!  base's chain ── its lower directories here -> the fingerprint on this node
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
 
 use reprise_runtime::checkpoint::{ImageFile, Manifest};
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{Base, Fingerprint};
 use reprise_runtime::maker::boot_id;
 use reprise_runtime::store::{self, Record, SOURCE_VERSION, Source, Store};
+use reprise_runtime::worker::foreign::Archive;
 use reprise_runtime::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
+use super::adapt::{Place, Restorable, is_file};
+use super::announced::{Announced, Ours};
+use super::chain::shown;
 use super::client::Client;
-use super::names::{self, layer, ours};
-use super::snapshots::{directory, lower_directories};
+use super::names::{self, layer};
 use super::{Labels, records};
-
-/// What the manifest of an image says that is a checkpoint of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Announced {
-    /// The checkpoint's id.
-    pub(crate) id: String,
-    /// Chain id of its base image.
-    chain: String,
-    /// Digest of the image's config.
-    config: String,
-    /// Why nothing can be restored from it: another engine made it.
-    foreign: Option<String>,
-}
 
 /// What came of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +37,25 @@ pub(crate) enum Adopted {
     Waiting(String),
 }
 
-#[derive(Deserialize)]
-struct OciManifest {
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    config: Option<OciDescriptor>,
+const NOT_UNPACKED: &str = "it is not unpacked; `ctr images pull` and `crictl pull` do that";
+
+/// Where a checkpoint is on this node; why it is not, if it cannot be used.
+type Placed = std::result::Result<Snapshots, String>;
+
+/// The snapshots that a checkpoint is restored from.
+struct Snapshots {
+    snapshotter: String,
+    data: String,
+    rootfs: String,
+    base: Base,
 }
 
-#[derive(Deserialize)]
-struct OciDescriptor {
-    digest: String,
+/// The snapshot that an image's layer was unpacked into.
+struct Unpacked {
+    snapshotter: String,
+    name: String,
+    /// Labels of the image's config.
+    labels: Labels,
 }
 
 #[derive(Deserialize)]
@@ -68,27 +68,6 @@ struct OciRootfs {
     diff_ids: Vec<String>,
 }
 
-impl Announced {
-    /// What an image's manifest says; `None` if it is no checkpoint of ours.
-    ///
-    /// # Errors
-    /// It is there and cannot be read as a manifest.
-    pub(crate) fn of(text: &[u8]) -> Result<Option<Self>> {
-        let manifest: OciManifest =
-            serde_json::from_slice(text).doing("Cannot read an image's manifest")?;
-        let said = |name: &str| manifest.annotations.get(name).cloned();
-        Ok(match (said(ours::ID), manifest.config) {
-            (Some(id), Some(config)) => Some(Self {
-                id,
-                chain: said(ours::BASE_CHAIN).unwrap_or_default(),
-                config: config.digest,
-                foreign: said(names::FOREIGN),
-            }),
-            _ => None,
-        })
-    }
-}
-
 /// Makes records of images in one of containerd's namespaces.
 #[derive(Debug)]
 pub(crate) struct Adopter<'a> {
@@ -97,7 +76,6 @@ pub(crate) struct Adopter<'a> {
     store: &'a Store,
     /// What a base's chain id is here, by snapshotter and chain.
     bases: HashMap<(String, String), Option<Base>>,
-    views: u32,
 }
 
 impl<'a> Adopter<'a> {
@@ -107,7 +85,6 @@ impl<'a> Adopter<'a> {
             client,
             store,
             bases: HashMap::new(),
-            views: 0,
         }
     }
 
@@ -129,24 +106,116 @@ impl<'a> Adopter<'a> {
         if self.is_recorded(id, image, names)? {
             return Ok(Adopted::Recorded);
         }
-        let Some(announced) = Announced::of(&self.client.read_blob(&image.digest)?)? else {
-            return Ok(waits("it is no checkpoint any more"));
+        let placed = match Announced::of_image(&self.client, image)? {
+            Some(Announced::Ours(ours)) => self.place_ours(&ours)?,
+            Some(Announced::Theirs { config }) => self.place_theirs(id, &config)?,
+            None => Err("it is no checkpoint any more".to_owned()),
         };
-        if let Some(why) = &announced.foreign {
-            return Ok(waits(format!("foreign: {why}")));
+        match placed {
+            Ok(snapshots) => self.record(id, image, names, snapshots),
+            Err(why) => Ok(Adopted::Waiting(why)),
         }
-        let Some((snapshotter, labels, data)) = self.unpacked(&announced)? else {
-            return Ok(waits(
-                "it is not unpacked; `ctr images pull` and `crictl pull` do that",
-            ));
+    }
+
+    /// Finds the snapshots of a checkpoint of ours, or makes what is missing.
+    fn place_ours(&mut self, ours: &Ours) -> Result<Placed> {
+        if let Some(why) = &ours.foreign {
+            return Ok(Err(format!("foreign: {why}")));
+        }
+        let Some(unpacked) = self.unpacked(&ours.config)? else {
+            return Ok(Err(NOT_UNPACKED.to_owned()));
         };
-        let Some(base) = self.base(&snapshotter, &announced.chain)? else {
-            return Ok(waits(format!(
+        let snapshotter = unpacked.snapshotter;
+        let Some(base) = self.base(&snapshotter, &ours.chain)? else {
+            return Ok(Err(format!(
                 "its base image, with chain id {}, is not on this node; pull that",
-                announced.chain
+                ours.chain
             )));
         };
-        let dir = self.directory(&snapshotter, &data)?;
+        let known = unpacked.labels.get(&names::keeps_rootfs(&snapshotter));
+        let rootfs = self.rootfs(ours, &snapshotter, known, &unpacked.name, &base)?;
+        Ok(Ok(Snapshots {
+            snapshotter,
+            data: unpacked.name,
+            rootfs,
+            base,
+        }))
+    }
+
+    /// Makes the snapshots of a checkpoint that is an archive in an image, unless they
+    /// are there.
+    fn place_theirs(&mut self, id: &str, config: &str) -> Result<Placed> {
+        let Some(unpacked) = self.unpacked(config)? else {
+            return Ok(Err(NOT_UNPACKED.to_owned()));
+        };
+        let snapshotter = &unpacked.snapshotter;
+        let dir = self.client.directory_of(snapshotter, &unpacked.name)?;
+        let archive = Archive::read(&dir)?;
+        let Some(here) = self.client.base_here(&archive.base, snapshotter)? else {
+            return Ok(Err(format!(
+                "its base image {} is not on this node; pull that",
+                shown(&archive.base)
+            )));
+        };
+        let base = Base::Here(here.lower.clone());
+        let keeps = [
+            names::keeps_adapted(snapshotter),
+            names::keeps_rootfs(snapshotter),
+        ];
+        let mut made = Vec::new();
+        for name in keeps.iter().filter_map(|label| unpacked.labels.get(label)) {
+            if self.client.snapshot(snapshotter, name)?.is_some() {
+                made.push(name.clone());
+            }
+        }
+        if let [data, rootfs] = made.as_slice() {
+            return Ok(Ok(Snapshots {
+                snapshotter: snapshotter.clone(),
+                data: data.clone(),
+                rootfs: rootfs.clone(),
+                base,
+            }));
+        }
+        let restorable = match Restorable::of(&archive, &dir) {
+            Ok(restorable) => restorable,
+            Err(error) if error.kind == ErrorKind::FailedPrecondition => {
+                return Ok(Err(format!("foreign: {}", error.message)));
+            }
+            Err(error) => return Err(error),
+        };
+        let place = Place {
+            id,
+            snapshotter,
+            base: &here,
+        };
+        let adapted = restorable.adapt(&self.client, &place)?;
+        let (data, rootfs) = (adapted.data.0, adapted.rootfs.0);
+        let kept = [data.clone(), rootfs.clone()];
+        self.client
+            .relabel_blob(config, &keeps.into_iter().zip(kept).collect())?;
+        Ok(Ok(Snapshots {
+            snapshotter: unpacked.snapshotter,
+            data,
+            rootfs,
+            base,
+        }))
+    }
+
+    /// Writes the record of a checkpoint whose snapshots are there.
+    fn record(
+        &self,
+        id: &str,
+        image: &records::Record,
+        names: &[String],
+        snapshots: Snapshots,
+    ) -> Result<Adopted> {
+        let Snapshots {
+            snapshotter,
+            data,
+            rootfs,
+            base,
+        } = snapshots;
+        let dir = self.client.directory_of(&snapshotter, &data)?;
         let mut manifest = read_manifest(&dir, id)?;
         if manifest.origin.namespace != self.client.namespace() {
             return Ok(waits(format!(
@@ -154,9 +223,7 @@ impl<'a> Adopter<'a> {
                 manifest.origin.namespace
             )));
         }
-        let known = labels.get(&names::keeps_rootfs(&snapshotter));
-        let rootfs = self.rootfs(&announced, &snapshotter, known, &dir, &base)?;
-        let below = self.directory(&snapshotter, &rootfs)?;
+        let below = self.client.directory_of(&snapshotter, &rootfs)?;
         let images = dir.join(layer::IMAGES);
         manifest.fields = manifest.fields.with_base(&base);
         manifest.fingerprint = Fingerprint::of(&manifest.fields);
@@ -178,7 +245,7 @@ impl<'a> Adopter<'a> {
                 data,
                 rootfs,
             },
-            durable: boot.is_none(),
+            durable: !image.labels.contains_key(names::BOOT),
         })?;
         Ok(Adopted::Recorded)
     }
@@ -201,13 +268,12 @@ impl<'a> Adopter<'a> {
                 .is_some_and(|base| stored.manifest().fields.has_base(&base)))
     }
 
-    /// Snapshotter, labels of the config, and name of the snapshot that the image's
-    /// layer was unpacked into.
-    fn unpacked(&self, announced: &Announced) -> Result<Option<(String, Labels, String)>> {
-        let Some(blob) = self.client.blob(&announced.config)? else {
+    /// The snapshot that an image's layer was unpacked into, by the image's config.
+    fn unpacked(&self, config: &str) -> Result<Option<Unpacked>> {
+        let Some(blob) = self.client.blob(config)? else {
             return Ok(None);
         };
-        let config: OciConfig = serde_json::from_slice(&self.client.read_blob(&announced.config)?)
+        let config: OciConfig = serde_json::from_slice(&self.client.read_blob(config)?)
             .doing("Cannot read an image's config")?;
         if config.rootfs.diff_ids.len() != 1 {
             return Err(Error::new(
@@ -221,11 +287,15 @@ impl<'a> Adopter<'a> {
             let snapshotter = name.strip_prefix(&names::keeps_snapshot("", ""))?;
             (!snapshotter.contains('/')).then(|| (snapshotter.to_owned(), data.clone()))
         });
-        let Some((snapshotter, data)) = kept else {
+        let Some((snapshotter, name)) = kept else {
             return Ok(None);
         };
-        let there = self.client.snapshot(&snapshotter, &data)?.is_some();
-        Ok(there.then_some((snapshotter, blob.labels, data)))
+        let there = self.client.snapshot(&snapshotter, &name)?.is_some();
+        Ok(there.then_some(Unpacked {
+            snapshotter,
+            name,
+            labels: blob.labels,
+        }))
     }
 
     /// What a chain id is on this node.
@@ -236,48 +306,19 @@ impl<'a> Adopter<'a> {
         }
         let base = match chain {
             "" => None,
-            chain => self.lower(snapshotter, chain)?.map(|dirs| {
-                let shown = dirs.iter().map(|dir| dir.display().to_string());
-                Base::Here(shown.collect())
-            }),
+            chain => self.client.lower(snapshotter, chain)?.map(Base::Here),
         };
         self.bases.insert(key, base.clone());
         Ok(base)
     }
 
-    /// Directory of a committed snapshot without a parent.
-    fn directory(&mut self, snapshotter: &str, name: &str) -> Result<PathBuf> {
-        let dirs = self.lower(snapshotter, name)?.unwrap_or_default();
-        dirs.into_iter().next().ok_or_else(|| {
-            Error::new(
-                ErrorKind::FailedPrecondition,
-                format!("Snapshotter {snapshotter} keeps {name} in no directory; use overlayfs"),
-            )
-        })
-    }
-
-    /// The directories that a committed snapshot and those below it are, uppermost
-    /// first; `None` if there is no such snapshot.
-    fn lower(&mut self, snapshotter: &str, name: &str) -> Result<Option<Vec<PathBuf>>> {
-        if self.client.snapshot(snapshotter, name)?.is_none() {
-            return Ok(None);
-        }
-        self.views += 1;
-        let key = format!("reprise-look-{}-{}", std::process::id(), self.views);
-        let mounts = self
-            .client
-            .view_snapshot(snapshotter, &key, name, &Labels::new())?;
-        self.client.remove_snapshot(snapshotter, &key)?;
-        Ok(lower_directories(&mounts))
-    }
-
     /// Name of the snapshot with the writable layers, made if it is not there.
     fn rootfs(
-        &mut self,
-        announced: &Announced,
+        &self,
+        ours: &Ours,
         snapshotter: &str,
         known: Option<&String>,
-        data: &Path,
+        data: &str,
         base: &Base,
     ) -> Result<String> {
         if let Some(known) = known
@@ -285,48 +326,20 @@ impl<'a> Adopter<'a> {
         {
             return Ok(known.clone());
         }
-        let name = names::rootfs_snapshot(&announced.id);
-        if self.client.snapshot(snapshotter, &name)?.is_none() {
-            self.unpack_rootfs(snapshotter, &name, &data.join(layer::ROOTFS_DIFF), base)?;
-        }
+        let name = names::rootfs_snapshot(&ours.id);
+        let dir = self.client.directory_of(snapshotter, data)?;
+        let tar = dir.join(layer::ROOTFS_DIFF);
+        let lower = match base {
+            Base::Here(dirs) => dirs.as_slice(),
+            Base::Anywhere(_) => &[],
+        };
+        self.client
+            .filled_snapshot(snapshotter, &name, &Labels::new(), |rootfs| {
+                self.client.unpack_rootfs(&tar, rootfs, lower)
+            })?;
         let keeps = Labels::from([(names::keeps_rootfs(snapshotter), name.clone())]);
-        self.client.relabel_blob(&announced.config, &keeps)?;
+        self.client.relabel_blob(&ours.config, &keeps)?;
         Ok(name)
-    }
-
-    /// Has containerd unpack the writable layer, as it unpacks any other: in a chroot,
-    /// with overlay's own whiteouts.
-    fn unpack_rootfs(&self, snapshotter: &str, name: &str, tar: &Path, base: &Base) -> Result<()> {
-        let key = format!("{name}-new-{}", std::process::id());
-        let mounts = self
-            .client
-            .prepare_snapshot(snapshotter, &key, "", &Labels::new())?;
-        let made = directory(snapshotter, &mounts).and_then(|dir| {
-            if !is_file(tar) {
-                return Ok(()); // nothing was written
-            }
-            let lower = match base {
-                Base::Here(dirs) => dirs.as_slice(),
-                Base::Anywhere(_) => &[],
-            };
-            self.client.unpack_upper(tar, &dir.join("0"), lower)
-        });
-        let committed = made.and_then(|()| {
-            self.client
-                .commit_snapshot(snapshotter, name, &key, &Labels::new())
-        });
-        match committed {
-            // Another one was faster.
-            Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                self.client.remove_snapshot(snapshotter, &key)
-            }
-            Err(error) => {
-                // The lease gives it up, if this does not.
-                self.client.remove_snapshot(snapshotter, &key).ok();
-                Err(error)
-            }
-            Ok(()) => Ok(()),
-        }
     }
 }
 
@@ -371,10 +384,6 @@ fn read_manifest(dir: &Path, id: &str) -> Result<Manifest> {
     }
 }
 
-fn is_file(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|about| about.is_file())
-}
-
 fn waits(why: impl Into<String>) -> Adopted {
     Adopted::Waiting(why.into())
 }
@@ -382,26 +391,6 @@ fn waits(why: impl Into<String>) -> Adopted {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_checkpoint_announces_itself_and_other_images_do_not() {
-        let of = |text: &str| Announced::of(text.as_bytes());
-        let ours = format!(
-            r#"{{"config":{{"digest":"sha256:c"}},"annotations":{{"{}":"a-1","{}":"sha256:b"}}}}"#,
-            ours::ID,
-            ours::BASE_CHAIN
-        );
-        let announced = Announced {
-            id: "a-1".to_owned(),
-            chain: "sha256:b".to_owned(),
-            config: "sha256:c".to_owned(),
-            foreign: None,
-        };
-        assert_eq!(of(&ours), Ok(Some(announced)));
-        assert_eq!(of(r#"{"config":{"digest":"sha256:c"}}"#), Ok(None));
-        assert_eq!(of(r#"{"manifests":[],"annotations":{"a":"b"}}"#), Ok(None));
-        assert!(of("tar").is_err());
-    }
 
     #[test]
     fn what_a_layer_links_to_is_not_read() {

@@ -62,6 +62,11 @@ impl Base {
     }
 }
 
+/// Whether it names manifests for several platforms.
+pub(super) fn is_index(media_type: &str) -> bool {
+    media_type.ends_with(".index.v1+json") || media_type.contains("manifest.list")
+}
+
 /// The manifest that an image's record leads to on this node.
 pub(super) fn manifest_of(client: &Client, name: &str) -> Result<Option<Descriptor>> {
     if name.is_empty() {
@@ -70,9 +75,7 @@ pub(super) fn manifest_of(client: &Client, name: &str) -> Result<Option<Descript
     let Some(record) = client.image(name)? else {
         return Ok(None);
     };
-    if !(record.media_type.ends_with(".index.v1+json")
-        || record.media_type.contains("manifest.list"))
-    {
+    if !is_index(&record.media_type) {
         return Ok(Some(Descriptor {
             media_type: record.media_type,
             digest: record.digest,

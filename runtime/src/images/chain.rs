@@ -5,11 +5,9 @@ use reprise_runtime::error::Doing;
 use reprise_runtime::worker::foreign::BaseImage;
 use serde::Deserialize;
 
-use super::Labels;
 use super::base::{self, Base};
 use super::client::Client;
 use super::content::digest_of;
-use super::snapshots::lower_directories;
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -77,19 +75,15 @@ impl Client {
             .doing(format_args!("Cannot read the manifest {manifest}"))?;
         Ok(manifest.config.digest)
     }
+}
 
-    /// The directories that a committed snapshot and those below it are, uppermost
-    /// first; `None` if there is no such snapshot.
-    pub(super) fn lower(&self, snapshotter: &str, name: &str) -> Result<Option<Vec<String>>> {
-        if self.snapshot(snapshotter, name)?.is_none() {
-            return Ok(None);
-        }
-        let key = format!("reprise-look-{}-{name}", std::process::id());
-        let mounts = self.view_snapshot(snapshotter, &key, name, &Labels::new())?;
-        self.remove_snapshot(snapshotter, &key)?;
-        Ok(lower_directories(&mounts)
-            .map(|dirs| dirs.iter().map(|dir| dir.display().to_string()).collect()))
-    }
+/// A base image in a message.
+pub(super) fn shown(image: &BaseImage) -> String {
+    format!(
+        "{} ({})",
+        image.name.as_deref().unwrap_or("without a name"),
+        image.config.as_deref().unwrap_or("without a digest"),
+    )
 }
 
 /// The name of the snapshot that layers with these digests are unpacked into, one on

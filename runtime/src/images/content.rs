@@ -5,8 +5,8 @@ use std::io::Read;
 
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    DeleteContentRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
-    WriteContentRequest,
+    DeleteContentRequest, Info, InfoRequest, ReadContentRequest, StatusRequest, UpdateRequest,
+    WriteAction, WriteContentRequest,
 };
 use containerd_client::tonic::Status;
 use containerd_client::tonic::codegen::tokio_stream;
@@ -29,13 +29,20 @@ pub(crate) struct Blob {
     pub(crate) digest: String,
     /// Size in bytes.
     pub(crate) bytes: u64,
+    /// When it came to this namespace, in milliseconds since the epoch.
+    pub(crate) created_unix_ms: u64,
     /// What keeps what.
     pub(crate) labels: Labels,
 }
 
 impl From<Info> for Blob {
     fn from(info: Info) -> Self {
+        let created_unix_ms = info.created_at.map_or(0, |at| {
+            let ms = i128::from(at.seconds) * 1000 + i128::from(at.nanos) / 1_000_000;
+            u64::try_from(ms).unwrap_or_default()
+        });
         Self {
+            created_unix_ms,
             digest: info.digest,
             bytes: u64::try_from(info.size).unwrap_or_default(),
             labels: info.labels.into_iter().collect(),
@@ -60,12 +67,13 @@ impl Client {
             bytes,
             &digest,
             labels,
+            &|_written| {},
         )?;
         Ok(digest)
     }
 
     /// Writes a blob of known size and digest from a reader. `reference` is the name
-    /// under which containerd keeps what has come so far.
+    /// under which containerd keeps what has come so far; `seen` hears how much that is.
     pub(crate) fn write_stream(
         &self,
         reference: &str,
@@ -73,6 +81,7 @@ impl Client {
         bytes: u64,
         digest: &str,
         labels: &Labels,
+        seen: &dyn Fn(u64),
     ) -> Result<()> {
         let doing = format!("Cannot write blob {digest}");
         let chunks = Chunks {
@@ -93,6 +102,7 @@ impl Client {
             let mut answers = client.write(request).await?.into_inner();
             let mut last = None;
             while let Some(answer) = answers.message().await? {
+                seen(u64::try_from(answer.offset).unwrap_or_default());
                 last = Some(answer);
             }
             last.ok_or_else(|| Status::unavailable("nothing"))
@@ -108,6 +118,15 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// How many bytes have been written of what is being written under a reference.
+    pub(super) async fn written(&self, reference: &str) -> Option<u64> {
+        let request = self.request(StatusRequest {
+            r#ref: reference.to_owned(),
+        });
+        let answer = self.content().status(request).await.ok()?;
+        u64::try_from(answer.into_inner().status?.offset).ok()
     }
 
     /// Reads a manifest, index or config whole.

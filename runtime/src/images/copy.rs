@@ -34,11 +34,9 @@ fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a tree of the same directories (owner, mode, attributes, times), whose
-/// files are links to the same files. Both must be on one file system, as they
-/// are within a store: a layer's owners, devices and holes are kept that way.
-pub(super) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
+/// Links everything in a directory into another one, which is there, as [`link_tree`]
+/// does.
+pub(super) fn link_content(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
@@ -48,6 +46,15 @@ pub(super) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
             fs::hard_link(entry.path(), &target)?;
         }
     }
+    Ok(())
+}
+
+/// Makes a tree of the same directories (owner, mode, attributes, times), whose
+/// files are links to the same files. Both must be on one file system, as they
+/// are within a store: a layer's owners, devices and holes are kept that way.
+pub(super) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    link_content(from, to)?;
     let (source, made) = (File::open(from)?, File::open(to)?);
     let meta = source.metadata()?;
     chown(to, Some(meta.uid()), Some(meta.gid()))?;

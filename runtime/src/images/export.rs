@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use containerd_client::types::Mount;
 use reprise_runtime::error::Doing;
@@ -18,10 +19,13 @@ use serde_json::json;
 
 use super::Labels;
 use super::client::Client;
+use super::meter::Meter;
 use super::names::{self, LAYER_TYPE, layer};
 
 /// Where containerd keeps blobs, below the root of its content plugin.
 const CONTENT: (&str, &str) = ("io.containerd.content.v1", "content");
+/// How often one looks how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Files at the root of a layer that belong into an archive as they are.
 const FILES: [&str; 5] = [
     layer::CONFIG,
@@ -36,7 +40,13 @@ const FILES: [&str; 5] = [
 ///
 /// # Errors
 /// Its images are not ours, or have gone; containerd's; I/O. There is no file then.
-pub(crate) fn export(client: &Client, stored: &Stored, scratch: &Path, file: &Path) -> Result<()> {
+pub(crate) fn export(
+    client: &Client,
+    stored: &Stored,
+    scratch: &Path,
+    file: &Path,
+    meter: &Meter,
+) -> Result<()> {
     let scratch = Scratch::make(scratch, stored.id())?;
     let lease = format!("reprise-export-{}", Maker::me());
     let labels = Labels::from([(names::PUBLISHER.to_owned(), Maker::me().to_string())]);
@@ -44,7 +54,10 @@ pub(crate) fn export(client: &Client, stored: &Stored, scratch: &Path, file: &Pa
     let packed = client
         .under(&lease)
         .and_then(|client| gather(&client, stored, &scratch))
-        .and_then(|()| pack(&scratch.tree(), file));
+        .and_then(|()| {
+            meter.set(0, stored.manifest().image_bytes);
+            pack(&scratch.tree(), file, meter)
+        });
     let given_back = client.remove_lease(&lease, false);
     packed.and(given_back)
 }
@@ -141,7 +154,7 @@ fn rootfs_diff(client: &Client, stored: &Stored) -> Result<Option<PathBuf>> {
         vec![shown(&all)],
         LAYER_TYPE,
         &reference,
-        &Labels::new(),
+        &Meter::default(),
     )?;
     let root = client.plugin_root(CONTENT.0, CONTENT.1)?;
     let root =
@@ -187,7 +200,7 @@ fn shown(dirs: &[String]) -> Mount {
 }
 
 /// GNU tar keeps holes, and reads through the links.
-fn pack(tree: &Path, file: &Path) -> Result<()> {
+fn pack(tree: &Path, file: &Path, meter: &Meter) -> Result<()> {
     let doing = || format!("Cannot write {}", file.display());
     let beside = file.with_extension(format!("{}.part", std::process::id()));
     let out = File::options()
@@ -209,7 +222,9 @@ fn pack(tree: &Path, file: &Path) -> Result<()> {
         .arg(".")
         .stdin(Stdio::null())
         .stdout(out)
-        .output()
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(|tar| watched(tar, &beside, meter))
         .and_then(|output| match output.status.success() {
             true => fs::rename(&beside, file),
             false => Err(io::Error::other(
@@ -223,4 +238,15 @@ fn pack(tree: &Path, file: &Path) -> Result<()> {
     packed
         .inspect_err(|_| drop(fs::remove_file(&beside)))
         .doing(doing())
+}
+
+/// Waits for a program that writes a file.
+fn watched(mut writer: Child, file: &Path, meter: &Meter) -> io::Result<Output> {
+    let (_, total) = meter.read();
+    while writer.try_wait()?.is_none() {
+        let written = fs::metadata(file).map_or(0, |about| about.len());
+        meter.set(written, total.unwrap_or_default());
+        std::thread::sleep(LOOK_EVERY);
+    }
+    writer.wait_with_output()
 }

@@ -12,7 +12,9 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::adapt::is_file;
 use super::client::Client;
+use super::meter::Meter;
 use super::names::{LAYER_GZIP_TYPE, LAYER_TYPE, LAYER_ZSTD_TYPE};
 use super::{Labels, base};
 
@@ -30,13 +32,20 @@ impl Client {
     ///
     /// # Errors
     /// InvalidArgument: it is no tar.
-    pub(super) fn layer_of_file(&self, path: &Path) -> Result<Descriptor> {
+    pub(super) fn layer_of_file(&self, path: &Path, meter: &Meter) -> Result<Descriptor> {
         let doing = || format!("Cannot read {}", path.display());
         let mut file = File::open(path).doing(doing())?;
         let media_type = media_type(&mut file, path)?;
         file.rewind().doing(doing())?;
+        // It is read twice: hashed, then written.
+        let total = file.metadata().doing(doing())?.len().saturating_mul(2);
+        meter.set(0, total);
         let mut hash = Sha256::new();
-        let bytes = std::io::copy(&mut file, &mut hash).doing(doing())?;
+        let mut counted = Counted {
+            file: &mut file,
+            meter,
+        };
+        let bytes = std::io::copy(&mut counted, &mut hash).doing(doing())?;
         let mut digest = "sha256:".to_owned();
         for byte in hash.finalize() {
             // Writing to a string cannot fail.
@@ -44,7 +53,8 @@ impl Client {
         }
         file.rewind().doing(doing())?;
         let reference = format!("reprise-layer-{}-{digest}", std::process::id());
-        self.write_stream(&reference, file, bytes, &digest, &Labels::new())?;
+        let seen = |written| meter.set(bytes.saturating_add(written), total);
+        self.write_stream(&reference, file, bytes, &digest, &Labels::new(), &seen)?;
         Ok(Descriptor {
             media_type: media_type.to_owned(),
             digest,
@@ -53,16 +63,21 @@ impl Client {
         })
     }
 
-    /// Has containerd unpack a container's writable layer into `upper`, which is made:
-    /// in a chroot, with overlay's own whiteouts. What is missing of a file's parents
-    /// it takes from `lower`, the directories of the image, uppermost first.
+    /// Has containerd unpack a container's writable layer into `0` below `rootfs`: in a
+    /// chroot, with overlay's own whiteouts. What is missing of a file's parents it
+    /// takes from `lower`, the directories of the image, uppermost first. Without a tar
+    /// nothing was written.
     ///
     /// # Errors
     /// containerd's, I/O; InvalidArgument: it is no tar.
-    pub(super) fn unpack_upper(&self, tar: &Path, upper: &Path, lower: &[String]) -> Result<()> {
-        std::fs::create_dir(upper).doing(format_args!("Cannot make {}", upper.display()))?;
-        let blob = self.layer_of_file(tar)?;
-        self.apply(&blob, vec![overlay(upper, lower)]).map(drop)
+    pub(super) fn unpack_rootfs(&self, tar: &Path, rootfs: &Path, lower: &[String]) -> Result<()> {
+        if !is_file(tar) {
+            return Ok(());
+        }
+        let upper = rootfs.join("0");
+        std::fs::create_dir(&upper).doing(format_args!("Cannot make {}", upper.display()))?;
+        let blob = self.layer_of_file(tar, &Meter::default())?;
+        self.apply(&blob, vec![overlay(&upper, lower)]).map(drop)
     }
 
     /// The layer of an image that has one alone, as `checkpointctl build` and buildah
@@ -99,6 +114,20 @@ impl Client {
                 ),
             )),
         }
+    }
+}
+
+/// A file that says how much of it was read.
+struct Counted<'a> {
+    file: &'a mut File,
+    meter: &'a Meter,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.meter.add(read as u64);
+        Ok(read)
     }
 }
 

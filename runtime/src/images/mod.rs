@@ -10,18 +10,26 @@
 //!  base         the image that the container was made from
 //!  describe     who it was, as containerd's own checkpoints say it
 //!  document     config and manifest of the image
+//!  announced    what an image says it is
 //!  adopt        an image, wherever it was made, becomes a record on this node
 //!  refresh      all images -> records and index
+//!  adapt        an archive becomes snapshots that are restored from
 //!  import       what other engines and nodes made becomes an image
 //!  export       an archive of an image, for containerd with runc and for import
 //!  layer        files and images as layers that containerd unpacks
 //!  chain        what base image an archive means, as this node has it
 //!  seal         its layer, when somebody pushes it
+//!  background   or once nobody waits
+//!  transfer     the push, by containerd
+//!  meter        how far long work has come
 //!  sweep        what dead publishers left
 //!  hold         a restored container keeps the snapshots that it reads
 //! ```
 
+mod adapt;
 mod adopt;
+mod announced;
+pub(crate) mod background;
 mod base;
 mod chain;
 pub(crate) mod client;
@@ -36,6 +44,7 @@ pub(crate) mod hold;
 pub(crate) mod import;
 mod layer;
 pub(crate) mod leases;
+pub(crate) mod meter;
 pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod publish;
@@ -45,6 +54,7 @@ pub(crate) mod seal;
 pub(crate) mod serve;
 pub(crate) mod snapshots;
 pub(crate) mod sweep;
+pub(crate) mod transfer;
 
 pub(crate) use client::Client;
 

@@ -3,6 +3,8 @@
 //! Labels are containerd's, on objects in its own store, and never leave the node.
 //! Annotations are in the manifest and travel with it.
 
+use reprise_runtime::checkpoint::Origin;
+
 use super::content::digest_of;
 
 /// On an image's record: the id of the checkpoint that it is.
@@ -45,6 +47,11 @@ pub(crate) const LAYER_ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar
 /// What everybody's checkpoint images say of themselves
 /// (`lib/annotations.go` of checkpointctl).
 pub(crate) mod criu {
+    /// How all of them begin.
+    pub(crate) const PREFIX: &str = "org.criu.checkpoint.";
+    /// What images said before there were those: the container's name
+    /// (`internal/annotations` of CRI-O).
+    pub(crate) const OLD_NAME: &str = "io.kubernetes.cri-o.annotations.checkpoint.name";
     /// The engine that made it.
     pub(crate) const ENGINE: &str = "org.criu.checkpoint.engine.name";
     /// Its version.
@@ -153,9 +160,28 @@ pub(crate) fn rootfs_snapshot(id: &str) -> String {
     format!("reprise-rootfs-{id}")
 }
 
+/// On the config of an image that others built: keeps the snapshot with its images as
+/// ours are.
+pub(crate) fn keeps_adapted(snapshotter: &str) -> String {
+    keeps_snapshot(snapshotter, "reprise-data")
+}
+
+/// The id of a checkpoint that others built, of its image's digest and when that came
+/// to this node: 32 of the digest's digits.
+pub(crate) fn their_id(digest: &str, namespace: &str, came_unix_ms: u64) -> String {
+    let hex = digest.rsplit(':').next().unwrap_or_default();
+    let hex = hex.get(..32).unwrap_or(hex);
+    format!("{hex}-{namespace}-{came_unix_ms}")
+}
+
 /// Name of the image of a checkpoint that nobody named: below a registry that does
 /// not exist, so that nothing is pulled or pushed by mistake.
-pub(crate) fn image(group: &str, container: &str, id: &str) -> String {
+pub(crate) fn image_of(origin: &Origin, id: &str) -> String {
+    let group = origin.pod_namespace.as_ref().unwrap_or(&origin.namespace);
+    image(group, origin.name.as_ref().unwrap_or(&origin.container), id)
+}
+
+fn image(group: &str, container: &str, id: &str) -> String {
     let (group, container) = (path_component(group), path_component(container));
     format!("reprise.local/{group}/{container}:{}", tag(id))
 }
@@ -236,6 +262,16 @@ mod tests {
             keeps_content("config"),
             "containerd.io/gc.ref.content.config"
         );
+    }
+
+    #[test]
+    fn an_id_of_theirs_is_one_in_each_namespace() {
+        let digest = digest_of(b"a manifest");
+        let id = their_id(&digest, "k8s.io", 1_700_000_000_000);
+        assert!(id.ends_with("-k8s.io-1700000000000"), "{id}");
+        assert_ne!(id, their_id(&digest, "default", 1_700_000_000_000));
+        let store = reprise_runtime::store::Store::at(std::path::Path::new("/nonexistent"));
+        assert!(matches!(store.load(&id), Ok(None)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use reprise_runtime::maker::{Maker, boot_id};
 use reprise_runtime::publish::{Begun, Commit};
 use reprise_runtime::store::{self, Record, SOURCE_VERSION, Source, Store, Stored};
 use reprise_runtime::timestamp::rfc3339;
-use reprise_runtime::{ErrorKind, Result};
+use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::base::Base;
 use super::client::Client;
@@ -43,6 +43,8 @@ pub(crate) struct Publication {
     client: Client,
     lease: String,
     id: String,
+    /// The image's name, when somebody has chosen one.
+    name: Option<String>,
     container: Container,
     base: Base,
     data: PathBuf,
@@ -52,7 +54,7 @@ pub(crate) struct Publication {
 /// One that is there.
 #[derive(Debug)]
 pub(crate) struct Published {
-    client: Client,
+    pub(super) client: Client,
     stored: Stored,
     /// The image's name.
     pub(crate) image: String,
@@ -61,11 +63,21 @@ pub(crate) struct Published {
 }
 
 impl Publication {
-    /// Makes the place for a checkpoint of a container.
+    /// Makes the place for a checkpoint of a container, whose image may have a name that
+    /// somebody has chosen.
     ///
     /// # Errors
-    /// containerd's; a snapshotter without directories; nothing is left.
-    pub(crate) fn begin(client: &Client, store: &Store, container: &str) -> Result<Self> {
+    /// containerd's; a snapshotter without directories; the name is that of an image
+    /// which is no checkpoint. Nothing is left.
+    pub(crate) fn begin(
+        client: &Client,
+        store: &Store,
+        container: &str,
+        name: Option<String>,
+    ) -> Result<Self> {
+        if let Some(name) = &name {
+            is_free(client, name)?;
+        }
         sweep::dead_publishers(client)?;
         let container = client.container(container)?;
         let base = Base::of(client, &container)?;
@@ -75,6 +87,7 @@ impl Publication {
             client: client.under(&lease)?,
             lease,
             id,
+            name,
             container,
             base,
             data: PathBuf::new(),
@@ -162,12 +175,11 @@ impl Publication {
         let manifest = self.gather(commit)?;
         let source = self.commit_snapshots()?;
         let (digest, bytes) = self.write_documents(&manifest, &source)?;
-        let group = manifest.origin.pod_namespace.as_deref();
-        let group = group.unwrap_or(&manifest.origin.namespace);
-        let name = manifest.origin.name.as_deref();
-        let name = name.unwrap_or(&manifest.origin.container);
-        let image = names::image(group, name, &self.id);
-        self.client.create_image(&records::Record {
+        let image = match &self.name {
+            Some(name) => name.clone(),
+            None => names::image_of(&manifest.origin, &self.id),
+        };
+        self.client.put_image(&records::Record {
             name: image.clone(),
             labels: image_labels(&self.id, boot_id()),
             digest: digest.clone(),
@@ -334,6 +346,21 @@ pub(super) fn image_labels(id: &str, boot: &str) -> Labels {
         labels.insert(names::BOOT.to_owned(), boot.to_owned());
     }
     labels
+}
+
+/// A name of one's own may move from one checkpoint to the next, and takes nothing else
+/// away.
+fn is_free(client: &Client, name: &str) -> Result<()> {
+    match client.image(name)? {
+        Some(image) if !image.labels.contains_key(names::CHECKPOINT) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "Image {name} is there and is no checkpoint of this node; give the checkpoint \
+                 another name"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// An id that nobody has, and the lease under which it is published.

@@ -11,7 +11,8 @@ use reprise_runtime::timestamp::rfc3339;
 use reprise_runtime::{ErrorKind, Result};
 use serde::Serialize;
 
-use super::adopt::{Adopted, Adopter, Announced};
+use super::adopt::{Adopted, Adopter};
+use super::announced::Announced;
 use super::client::Client;
 use super::{Labels, names, records, sweep};
 
@@ -153,7 +154,8 @@ fn checkpoints(
 /// manifest is read once.
 #[derive(Debug, Default)]
 struct Known {
-    checkpoints: BTreeMap<String, String>,
+    /// By namespace and digest: what others built has another id in each.
+    checkpoints: BTreeMap<(String, String), String>,
     others: BTreeSet<String>,
     seen: BTreeSet<String>,
 }
@@ -163,7 +165,8 @@ impl Known {
         let recorded = store.list()?;
         let checkpoints = recorded
             .iter()
-            .filter_map(|s| Some((s.source().ok()?.digest, s.id().to_owned())));
+            .filter_map(|s| Some((s.source().ok()?, s.id().to_owned())))
+            .map(|(source, id)| ((source.namespace, source.digest), id));
         Ok(Self {
             checkpoints: checkpoints.collect(),
             others: store.other_images(),
@@ -173,26 +176,26 @@ impl Known {
 
     /// The checkpoint that an image is, if it is one.
     fn id_of(&mut self, client: &Client, image: &records::Record) -> Result<Option<String>> {
-        if let Some(id) = self.checkpoints.get(&image.digest) {
+        let key = (client.namespace().to_owned(), image.digest.clone());
+        if let Some(id) = self.checkpoints.get(&key) {
             return Ok(Some(id.clone()));
         }
         if self.others.contains(&image.digest) {
             self.seen.insert(image.digest.clone());
             return Ok(None);
         }
-        let text = match client.read_blob(&image.digest) {
-            Ok(text) => text,
-            // Being pulled, or gone; what is too large for a manifest is none.
-            Err(error) if error.kind == ErrorKind::Unavailable => return Err(error),
-            Err(_) => return Ok(None),
-        };
-        match Announced::of(&text) {
-            Ok(Some(announced)) => {
-                let id = announced.id;
-                self.checkpoints.insert(image.digest.clone(), id.clone());
+        let announced = Announced::of_image(client, image);
+        let id = announced.and_then(|said| said.map(|said| said.id(client, image)).transpose());
+        match id {
+            Ok(Some(id)) => {
+                self.checkpoints.insert(key, id.clone());
                 Ok(Some(id))
             }
-            _ => {
+            Err(error) if error.kind == ErrorKind::Unavailable => Err(error),
+            // Being pulled, or gone.
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            // What is too large for a manifest is none.
+            Ok(None) | Err(_) => {
                 self.seen.insert(image.digest.clone());
                 Ok(None)
             }

@@ -22,6 +22,7 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::meter::Meter;
 use super::names::{self, layer, ours};
 use super::records::Record;
 use super::snapshots::{directory, lower_directories};
@@ -98,7 +99,7 @@ fn read(client: &Client, digest: &str, image: &str) -> Result<Value> {
 ///
 /// # Errors
 /// containerd's; the base image is not here. The image is as it was then.
-pub(crate) fn seal(client: &Client, image: &str) -> Result<String> {
+pub(crate) fn seal(client: &Client, image: &str, meter: &Meter) -> Result<String> {
     let parts = Parts::of(client, image)?;
     if parts.is_sealed() {
         return Ok(parts.record.digest);
@@ -109,14 +110,13 @@ pub(crate) fn seal(client: &Client, image: &str) -> Result<String> {
             client.prepare_snapshot(&parts.snapshotter, &key, &parts.data, &Labels::new())?;
         let diff = writable_directory(&parts.snapshotter, &mounts)?.join(layer::ROOTFS_DIFF);
         rootfs_diff(client, &parts, &diff)?;
-        let labels = Labels::new();
         let reference = temporary("layer");
         let made = client.diff(
             Vec::new(),
             mounts,
             names::LAYER_ZSTD_TYPE,
             &reference,
-            &labels,
+            meter,
         )?;
         // It goes before its lease does: collecting it is no part of sealing.
         client.remove_snapshot(&parts.snapshotter, &key)?;
@@ -209,7 +209,7 @@ fn rootfs_diff(client: &Client, parts: &Parts, into: &Path) -> Result<()> {
         vec![merged],
         names::LAYER_TYPE,
         &reference,
-        &Labels::new(),
+        &Meter::default(),
     )?;
     client.remove_snapshot(&parts.snapshotter, &key)?;
     let mut file = create(into)?;

@@ -14,11 +14,11 @@ use reprise_runtime::store::Store;
 use reprise_runtime::{Error, Result};
 
 use super::client::Client;
-use super::publish::Publication;
+use super::publish::{Publication, Published};
 
 /// Serves one checkpoint on standard input and output. A signal or the end of the
 /// input before its commit undoes everything. `committed` is called once it can be
-/// found, before the disk is waited for.
+/// found, before the disk is waited for. Signals end the process again afterwards.
 ///
 /// # Errors
 /// What was answered as [`Answer::Failed`].
@@ -26,12 +26,13 @@ pub(crate) fn serve(
     connect: impl Fn(&str) -> Result<Client>,
     store: &Path,
     committed: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+) -> Result<Option<Published>> {
     let mut shim = Shim::new()?;
     let served = publish(&mut shim, connect, &Store::at(store), committed);
     if let Err(error) = &served {
         shim.tell(&Answer::Failed(error.clone()));
     }
+    shim.ends.thread_unblock().doing("Cannot take signals")?;
     served
 }
 
@@ -40,19 +41,20 @@ fn publish(
     connect: impl Fn(&str) -> Result<Client>,
     store: &Store,
     committed: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+) -> Result<Option<Published>> {
     let Some(Ask::Begin {
         namespace,
         container,
+        image,
     }) = shim.hear()?
     else {
-        return Ok(());
+        return Ok(None);
     };
-    let publication = Publication::begin(&connect(&namespace)?, store, &container)?;
+    let publication = Publication::begin(&connect(&namespace)?, store, &container, image)?;
     shim.tell(&Answer::Begun(publication.place()));
     let Some(commit) = awaited_commit(shim) else {
         publication.abort();
-        return Ok(());
+        return Ok(None);
     };
     let published = publication.commit(commit)?;
     shim.tell(&Answer::Committed {
@@ -61,7 +63,7 @@ fn publish(
     let after = committed();
     published.settle()?;
     shim.tell(&Answer::Settled);
-    after
+    after.map(|()| Some(published))
 }
 
 /// `None` for whatever is none: the dump has failed, or its shim has.
@@ -75,6 +77,7 @@ fn awaited_commit(shim: &mut Shim) -> Option<Commit> {
 /// The other side, and the signals that end this one.
 struct Shim {
     input: BufReader<std::io::Stdin>,
+    ends: SigSet,
     signals: SignalFd,
 }
 
@@ -88,6 +91,7 @@ impl Shim {
         Ok(Self {
             input: BufReader::new(std::io::stdin()),
             signals: SignalFd::new(&ends).doing("Cannot wait for signals")?,
+            ends,
         })
     }
 

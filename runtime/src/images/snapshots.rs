@@ -1,13 +1,14 @@
 //! containerd's snapshots, of any snapshotter.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::snapshots::{
-    CommitSnapshotRequest, Info, Kind as ApiKind, MountsRequest, PrepareSnapshotRequest,
-    RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest,
+    CommitSnapshotRequest, Info, Kind as ApiKind, PrepareSnapshotRequest, RemoveSnapshotRequest,
+    StatSnapshotRequest, ViewSnapshotRequest,
 };
 use containerd_client::types::Mount;
+use reprise_runtime::maker::Maker;
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::client::{LONG, optional, to_map};
@@ -96,17 +97,6 @@ impl Client {
         Ok(self.call(doing, client.view(request))?.mounts)
     }
 
-    /// How an active snapshot or a view is mounted.
-    pub(crate) fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>> {
-        let request = self.request(MountsRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
-        });
-        let mut client = self.snapshots();
-        let doing = format_args!("Cannot mount snapshot {key} of {snapshotter}");
-        Ok(self.call(doing, client.mounts(request))?.mounts)
-    }
-
     /// Finishes the active snapshot `key` under the name `name`.
     pub(crate) fn commit_snapshot(
         &self,
@@ -126,6 +116,67 @@ impl Client {
         // The native snapshotters count every file's size first.
         self.wait(LONG, doing, async {
             client.commit(request).await.map(drop)
+        })
+    }
+
+    /// Makes the committed snapshot `name` of what `fill` puts into its directory;
+    /// nothing, when it is there.
+    ///
+    /// # Errors
+    /// containerd's, what `fill` says. Nothing is left then.
+    pub(crate) fn filled_snapshot(
+        &self,
+        snapshotter: &str,
+        name: &str,
+        labels: &Labels,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        if self.snapshot(snapshotter, name)?.is_some() {
+            return Ok(());
+        }
+        let key = format!("{name}-new-{}", Maker::me());
+        let mounts = self.prepare_snapshot(snapshotter, &key, "", labels)?;
+        let filled = directory(snapshotter, &mounts)
+            .and_then(|dir| fill(&dir))
+            .and_then(|()| self.commit_snapshot(snapshotter, name, &key, labels));
+        match filled {
+            // Another one was faster.
+            Err(error) if error.kind == ErrorKind::AlreadyExists => {
+                self.remove_snapshot(snapshotter, &key)
+            }
+            Err(error) => {
+                // The lease gives it up, if this does not.
+                self.remove_snapshot(snapshotter, &key).ok();
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The directories that a committed snapshot and those below it are, uppermost
+    /// first; `None` if there is no such snapshot.
+    pub(crate) fn lower(&self, snapshotter: &str, name: &str) -> Result<Option<Vec<String>>> {
+        if self.snapshot(snapshotter, name)?.is_none() {
+            return Ok(None);
+        }
+        let key = format!("reprise-look-{}-{name}", Maker::me());
+        let mounts = self.view_snapshot(snapshotter, &key, name, &Labels::new())?;
+        self.remove_snapshot(snapshotter, &key)?;
+        Ok(lower_directories(&mounts)
+            .map(|dirs| dirs.iter().map(|dir| dir.display().to_string()).collect()))
+    }
+
+    /// Directory of a committed snapshot without a parent.
+    ///
+    /// # Errors
+    /// FailedPrecondition: it is kept in no directory.
+    pub(crate) fn directory_of(&self, snapshotter: &str, name: &str) -> Result<PathBuf> {
+        let dirs = self.lower(snapshotter, name)?.unwrap_or_default();
+        dirs.into_iter().next().map(PathBuf::from).ok_or_else(|| {
+            Error::new(
+                ErrorKind::FailedPrecondition,
+                format!("Snapshotter {snapshotter} keeps {name} in no directory; use overlayfs"),
+            )
         })
     }
 

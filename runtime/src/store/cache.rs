@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{Store, make_dir, names};
 use crate::error::{Doing, Result};
 
-/// Below the index.
-const OTHERS: &str = ".others";
+/// Below the index. Another name when what counts as a checkpoint does.
+const OTHERS: &str = ".others-2";
 /// Below the index.
 const UNUSED: &str = ".unused";
 
