@@ -4,12 +4,14 @@
 // ---- Rooms: what cgroup/ and store/ need ------------------------------------
 
 mod attributes;
+mod cached;
 mod memory;
 mod mount;
 mod process;
 mod userns;
 
 pub use attributes::*;
+pub use cached::*;
 pub use memory::*;
 pub use mount::*;
 pub use process::*;

@@ -1,5 +1,6 @@
 //! The commands of `reprise`.
 
+mod bench;
 mod check;
 mod checkpoint;
 mod contents;
@@ -113,6 +114,8 @@ enum Command {
     Import(exchange::Import),
     /// Write a checkpoint as an archive, for containerd with runc or another node
     Export(exchange::Export),
+    /// Time how long a checkpoint takes to restore on this node, in scratch containers
+    Bench(bench::Bench),
     /// Check that this node can take and restore checkpoints
     Check {
         /// Print a JSON array
@@ -233,6 +236,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Trust(command) => command.run(places).map(Into::into),
         Command::Import(command) => command.run(places).map(Into::into),
         Command::Export(command) => command.run(places).map(Into::into),
+        Command::Bench(command) => command.run(places).map(Into::into),
         Command::Check { json } => Ok(check::run(places, *json)),
         Command::Node(command) => command.run(places),
         Command::Completions { shell } => Ok(manual::completions(Cli::command(), *shell).into()),

@@ -21,6 +21,7 @@
 //!  seal         its layer, when somebody pushes it
 //!  background   or once nobody waits
 //!  transfer     the push, by containerd
+//!  trial        a restore that is timed, in a scratch container: tasks, sandbox
 //!  meter        how far long work has come
 //!  sweep        what dead publishers left
 //!  hold         a restored container keeps the snapshots that it reads
@@ -50,11 +51,14 @@ pub(crate) mod node;
 pub(crate) mod publish;
 pub(crate) mod records;
 pub(crate) mod refresh;
+mod sandbox;
 pub(crate) mod seal;
 pub(crate) mod serve;
 pub(crate) mod snapshots;
 pub(crate) mod sweep;
+mod tasks;
 pub(crate) mod transfer;
+pub(crate) mod trial;
 
 pub(crate) use client::Client;
 
