@@ -202,15 +202,17 @@ impl Store {
         at_most: Duration,
         mut start: impl FnMut() -> bool,
     ) -> bool {
+        let (begun, begun_ns) = (Instant::now(), now_ns());
         let Some(changed_ns) = blobs.changed_ns() else {
             return true;
         };
-        let begun = Instant::now();
+        // A later time that was noted before is of a clock that was set back.
+        let knows = |asof: AsOf| {
+            asof.changed_ns == changed_ns
+                || (asof.changed_ns > changed_ns && asof.made_ns >= begun_ns)
+        };
         let mut started: Option<Instant> = None;
-        while self
-            .read_asof()
-            .is_none_or(|asof| asof.changed_ns < changed_ns)
-        {
+        while !self.read_asof().is_some_and(knows) {
             if begun.elapsed() >= at_most {
                 return false;
             }
