@@ -6,9 +6,11 @@ mod options;
 mod program;
 mod progress;
 mod report;
+mod travel;
 
 pub use options::Options;
 pub use report::{Burst, ProgramReport};
+pub use travel::Travel;
 
 use crate::node::{Node, NodeOptions};
 use crate::programs::Program;
@@ -37,15 +39,25 @@ pub fn run(options: &Options) -> Result<()> {
         bursts.push(burst::measure(&node, Program::Java, options.burst)?);
     }
 
+    let travel = match options.programs.last() {
+        Some(program) => {
+            println!("\nto another node: {}", program.name());
+            let travel = travel::show(&node, *program, &options.containerd);
+            Some(travel.with_context(|| format!("see {}", node.log_file().display()))?)
+        }
+        None => None,
+    };
+
     println!("\n{}", report::table(&programs, &bursts));
     println!("{}", chart::bars(&programs));
     fs::create_dir_all(&options.out)?;
     let write = |name: &str, text: String| fs::write(options.out.join(name), text);
     write("report.json", serde_json::to_string_pretty(&programs)?)?;
     write("burst.json", serde_json::to_string_pretty(&bursts)?)?;
+    write("other-node.json", serde_json::to_string_pretty(&travel)?)?;
     write("chart.svg", chart::svg(&programs))?;
     println!(
-        "written: {0}/report.json, {0}/burst.json, {0}/chart.svg",
+        "written: {0}/report.json, {0}/burst.json, {0}/other-node.json, {0}/chart.svg",
         options.out.display()
     );
     let missed = report::missed_restores(&programs, &bursts);
@@ -54,6 +66,9 @@ pub fn run(options: &Options) -> Result<()> {
             "{missed} pods should have been restored and were not, see {}",
             node.log_file().display()
         );
+    }
+    if travel.is_some_and(|travel| !travel.restored) {
+        bail!("the other node's first pod should have been restored and was not");
     }
     Ok(())
 }
