@@ -4,9 +4,12 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::programs::{BUSYBOX, Program};
-use integration::{Cluster, ClusterOptions, Worker, eventually};
+use integration::{
+    Cluster, ClusterOptions, NodeOptions, Registry, Worker, eventually, tools, wait_for,
+};
 use std::env;
-use std::time::Instant;
+use std::fs;
+use std::time::{Duration, Instant};
 
 const BOTH: [&str; 2] = ["runc", "reprise"];
 
@@ -116,7 +119,10 @@ fn pods_of_both_classes_run_on_one_node() -> Result<()> {
             .all(|class| summary.contains(&format!(r#""name": "{class}""#)))
     })?;
 
-    restarts(&cluster)
+    restarts(&cluster)?;
+    drop(cluster);
+    assert_eq!(left()?, Vec::<String>::new());
+    Ok(())
 }
 
 /// Kubelet and containerd may be restarted; pods and their logs are as they were.
@@ -133,6 +139,35 @@ fn restarts(cluster: &Cluster) -> Result<()> {
         kubectl.delete(&["pod", class])?;
     }
     Ok(())
+}
+
+/// What is there of clusters that this program started.
+fn left() -> Result<Vec<String>> {
+    let prefix = format!("reprise-test-{}-", std::process::id());
+    let mut left = Vec::new();
+    let nodes = tools::target().join("nodes");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup")?.map(|entry| entry.map(|e| e.path()));
+    for dir in hierarchies.chain([Ok("/sys/fs/cgroup".into()), Ok(nodes)]) {
+        // Some of them are files.
+        for entry in fs::read_dir(dir?).into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                left.push(entry.path().display().to_string());
+            }
+        }
+    }
+    // All of a cluster's programs have one of its directories in their arguments.
+    for entry in fs::read_dir("/proc")? {
+        let words = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        if words.contains(&prefix) {
+            left.push(words);
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let ours = mounts.lines().filter(|line| line.contains(&prefix));
+    left.extend(ours.map(str::to_owned));
+    Ok(left)
 }
 
 fn fetch(cluster: &Cluster, pod: &str, url: &str) -> Result<String> {
@@ -174,20 +209,50 @@ fn pods_of_two_nodes_reach_each_other_and_live_through_a_reboot() -> Result<()> 
         .context("no address")?;
     assert!(ask(service)?.contains("server"));
 
+    // What one node pushes another one pulls.
+    let image = Registry::image("pushed:1");
+    let first = cluster.worker("node-1")?.node();
+    first.ctr(["images", "tag", BUSYBOX, &image])?;
+    first.ctr(["images", "push", "--plain-http", &image])?;
+    let puller = sleeper("puller", "reprise", "node-2");
+    let puller = puller.replace(BUSYBOX, &image);
+    kubectl.apply(&puller.replace("IfNotPresent", "Always"))?;
+    kubectl.wait_ready("puller")?;
+
     let booted = |worker: &Worker| worker.node().path("/proc/sys/kernel/random/boot_id");
-    let before = std::fs::read_to_string(booted(cluster.worker("node-2")?))?;
+    let before = fs::read_to_string(booted(cluster.worker("node-2")?))?;
     cluster.reboot("node-2")?;
-    let after = std::fs::read_to_string(booted(cluster.worker("node-2")?))?;
+    let after = fs::read_to_string(booted(cluster.worker("node-2")?))?;
     assert_ne!(before, after);
     for pod in ["server", "old"] {
-        eventually("its second start", || {
-            let containers = kubectl.get(["pod", pod]).unwrap_or_default();
+        let second = wait_for("its second start", Duration::from_secs(60), || {
+            let containers = kubectl.get(["pod", pod])?;
             let status = &containers["status"]["containerStatuses"][0];
-            status["restartCount"] == 1 && status["ready"] == true
-        })?;
+            Ok((status["restartCount"] == 1 && status["ready"] == true).then_some(()))
+        });
+        second.with_context(|| kubectl.call(["describe", "pod", pod]).unwrap_or_default())?;
     }
     eventually("the service", || {
         ask(service).is_ok_and(|said| said.contains("server"))
     })?;
+    Ok(())
+}
+
+#[test]
+fn pristine_nodes_have_no_reprise() -> Result<()> {
+    let cluster = Cluster::start(&ClusterOptions {
+        node: NodeOptions::pristine(tools::DEFAULT_CONTAINERD),
+        ..options(1)
+    })?;
+    let kubectl = cluster.kubectl();
+    assert_eq!(
+        kubectl.get(["runtimeclasses"])?["items"],
+        serde_json::json!([])
+    );
+    let bare = sleeper("bare", "none", "node-1");
+    kubectl.apply(&bare.replace("  runtimeClassName: none\n", ""))?;
+    kubectl.wait_ready("bare")?;
+    let node = cluster.worker("node-1")?.node();
+    assert_ne!(node.run("which", ["containerd-shim-reprise-v2"])?.code, 0);
     Ok(())
 }

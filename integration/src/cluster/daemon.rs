@@ -64,8 +64,11 @@ impl Daemon {
         let Some(mut nsenter) = self.nsenter().take() else {
             return Ok(());
         };
-        if nsenter.try_wait()?.is_none() {
-            kill(only_child(nsenter.id())?, signal)?;
+        match only_child(nsenter.id()) {
+            // It may just be ending by itself.
+            Ok(program) => drop(kill(program, signal)),
+            // Not started yet, or gone with its node.
+            Err(_) => nsenter.kill()?,
         }
         nsenter.wait()?;
         Ok(())

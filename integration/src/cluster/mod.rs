@@ -26,7 +26,7 @@ use forward::Forward;
 use std::thread::Builder;
 use std::time::Duration;
 
-/// The handlers of all nodes, as RuntimeClasses.
+/// The handlers of all nodes.
 const RUNTIME_CLASSES: &str = include_str!("runtime-classes.yaml");
 
 /// A control plane and its workers. What is dropped first was started last.
@@ -96,7 +96,10 @@ impl Cluster {
             _forward: forward,
             control,
         };
-        cluster.kubectl.apply(RUNTIME_CLASSES)?;
+        // Where Reprise is to be installed first, whoever does that brings its class.
+        if !options.node.pristine {
+            cluster.kubectl.apply(RUNTIME_CLASSES)?;
+        }
         for (index, node) in nodes.into_iter().enumerate() {
             let worker = Worker::join(&cluster.control, options, node, index + 1)?;
             cluster.workers.push(worker);

@@ -14,7 +14,8 @@ pub struct ClusterOptions {
     pub kubernetes: String,
     /// How many worker nodes it has, 9 at most.
     pub workers: usize,
-    /// What all of them are like; their network and what a kubelet needs is added.
+    /// What all of them are like; their network and what a kubelet needs is added. A
+    /// cluster of pristine nodes has no RuntimeClasses yet.
     pub node: NodeOptions,
     /// The loopback's port at which its API server is reached; any free one if it is 0.
     pub port: u16,

@@ -175,8 +175,8 @@ fn proxy_command(kubernetes: &str, node: &Node) -> Command {
     command
 }
 
-/// Images are the tests' own, and the disk is others', too: nothing is to go because
-/// it is full. The rest is what this machine can bear: cgroup v1, and a root who may
+/// Images are the tests' own, some of them under two names, and cannot be pulled again.
+/// The disk is others', too: nothing is to go because it is full. The rest is what this machine can bear: cgroup v1, and a root who may
 /// not lower an oom_score_adj.
 const KUBELET: &str = r#"apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -196,6 +196,7 @@ oomScoreAdj: 0
 maxPods: 250
 volumePluginDir: /var/lib/kubelet/volume-plugins
 imageGCHighThresholdPercent: 100
+imagePullCredentialsVerificationPolicy: NeverVerify
 evictionHard:
   memory.available: 100Mi
   nodefs.available: 1%
