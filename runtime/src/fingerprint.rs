@@ -49,7 +49,7 @@ use serde_json::{Value, json};
 use crate::cri::annotation;
 use crate::rootfs::RootfsMount;
 use crate::volumes::Contents;
-use canonical::{canonical, filled, hash, sorted, value};
+use canonical::{canonical, filled, hash, hash_named, hash_of_hashes, sorted, value};
 use environment::environment;
 
 pub use shown::{Difference, Shown};
@@ -66,8 +66,8 @@ impl Fingerprint {
     /// The fingerprint over the hashes of all fields.
     #[must_use]
     pub fn of(hashes: &Hashes) -> Self {
-        let whole = json!({ "version": FINGERPRINT_VERSION, "fields": hashes.0 });
-        Self(format!("v{FINGERPRINT_VERSION}-{}", hash(&whole)))
+        let hash = hash_of_hashes(&hashes.0, FINGERPRINT_VERSION);
+        Self(format!("v{FINGERPRINT_VERSION}-{hash}"))
     }
 
     /// As text.
@@ -143,7 +143,7 @@ impl Base {
     }
 
     fn hash(&self) -> String {
-        hash(&json!([Self::FIELD, self.value()]))
+        hash_named(Self::FIELD, &self.value(), &mut Vec::new())
     }
 }
 
@@ -245,10 +245,11 @@ impl Subject {
     /// A hash for each field.
     #[must_use]
     pub fn hashes(&self) -> Hashes {
+        let mut text = Vec::with_capacity(4096);
         let hashes = self.0.iter();
         Hashes(
             hashes
-                .map(|(name, value)| ((*name).to_owned(), hash(&json!([name, value]))))
+                .map(|(name, value)| ((*name).to_owned(), hash_named(name, value, &mut text)))
                 .collect(),
         )
     }

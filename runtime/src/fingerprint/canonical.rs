@@ -29,6 +29,35 @@ pub(super) fn hash(value: &Value) -> String {
     hex(&Sha256::digest(canonical(value)))
 }
 
+/// The hash of `[name, value]`. Written straight into `text`, whose content goes: a
+/// start has thirty of them, and a copy of each value would cost more than its hash.
+pub(super) fn hash_named(name: &str, value: &Value, text: &mut Vec<u8>) -> String {
+    text.clear();
+    text.push(b'[');
+    write_plain(&name, text);
+    text.push(b',');
+    write(value, text);
+    text.push(b']');
+    hex(&Sha256::digest(&text))
+}
+
+/// The hash of `{"fields":{"<name>":"<hash>",...},"version":<version>}`; names and
+/// hashes need no escapes.
+pub(super) fn hash_of_hashes(hashes: &BTreeMap<String, String>, version: u32) -> String {
+    let mut text = Vec::with_capacity(4096);
+    text.extend_from_slice(b"{\"fields\":{");
+    for (n, (name, hash)) in hashes.iter().enumerate() {
+        if n > 0 {
+            text.push(b',');
+        }
+        for part in ["\"", name, "\":\"", hash, "\""] {
+            text.extend_from_slice(part.as_bytes());
+        }
+    }
+    text.extend_from_slice(format!("}},\"version\":{version}}}").as_bytes());
+    hex(&Sha256::digest(&text))
+}
+
 /// Bytes as hex digits. By hand, since a start does a thousand of them, and a
 /// formatter would make a text of each.
 fn hex(bytes: &[u8]) -> String {
@@ -63,9 +92,10 @@ fn write(value: &Value, text: &mut Vec<u8>) {
             text.push(b']');
         }
         Value::Object(map) => {
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+            let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
+            pairs.sort_unstable_by_key(|(key, _)| *key);
             text.push(b'{');
-            for (n, (key, value)) in sorted.into_iter().enumerate() {
+            for (n, (key, value)) in pairs.into_iter().enumerate() {
                 if n > 0 {
                     text.push(b',');
                 }
@@ -75,8 +105,17 @@ fn write(value: &Value, text: &mut Vec<u8>) {
             }
             text.push(b'}');
         }
+        Value::String(plain) if plain.bytes().all(needs_no_escape) => {
+            text.push(b'"');
+            text.extend_from_slice(plain.as_bytes());
+            text.push(b'"');
+        }
         plain => write_plain(plain, text),
     }
+}
+
+fn needs_no_escape(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
 fn write_plain(value: &impl Serialize, text: &mut Vec<u8>) {
