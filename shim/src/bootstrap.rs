@@ -33,6 +33,8 @@ const STATE_ROOT: &str = "/run/reprise";
 const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
 /// How long the last events may take to get out.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
+/// How long a shim may take to end once containerd has noticed; it waits 5 s for us.
+const DYING: Duration = Duration::from_secs(1);
 /// How long one removal may take.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -176,18 +178,22 @@ impl Reprise {
         let bundle = self.bundle_path()?;
         let address = read_run_file(&state_root.join(&self.id), "address");
         let mut ids = vec![self.id.clone()];
-        if let Some(address) = address.filter(|address| !socket::is_served(address)) {
+        // containerd has seen the connection close, which a dying process does first.
+        let dead = address.filter(|address| socket::goes_within(address, DYING));
+        if let Some(address) = &dead {
             let entries = std::fs::read_dir(&state_root)
                 .into_iter()
                 .flatten()
                 .flatten();
             let same = entries
-                .filter(|entry| read_run_file(&entry.path(), "address").as_ref() == Some(&address))
+                .filter(|entry| read_run_file(&entry.path(), "address").as_ref() == Some(address))
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .filter(|id| *id != self.id);
             ids.extend(same);
         }
-        let making = Mark::left(&state_root, socket::is_served);
+        let making = Mark::left(&state_root, |address| {
+            dead.as_deref() != Some(address) && socket::is_served(address)
+        });
         for id in making {
             if !ids.contains(&id) {
                 ids.push(id);

@@ -1,7 +1,8 @@
 //! Which containers a shim is making. One that is killed meanwhile leaves a container
 //! without files of its own, and `delete` is asked for the pod's first alone.
 //!
-//! `<state>/.making-<id>` holds the shim's address for as long as Create takes.
+//! `<state>/.making-<id>` is a link to the shim's address for as long as Create takes;
+//! a link is there with what it says or not at all.
 
 use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,9 @@ impl Mark {
         std::fs::create_dir_all(state_root)
             .doing(format!("Cannot make {}", state_root.display()))?;
         let path = path_of(state_root, id);
-        std::fs::write(&path, address).doing(format!("Cannot write {}", path.display()))?;
+        Self::remove(state_root, id)?;
+        std::os::unix::fs::symlink(address, &path)
+            .doing(format!("Cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
@@ -38,9 +41,8 @@ impl Mark {
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
                 let id = name.strip_prefix(MAKING)?.to_owned();
-                let of = std::fs::read_to_string(entry.path()).ok()?;
-                // An empty one is being written at this moment.
-                (!of.is_empty() && !is_served(&of)).then_some(id)
+                let of = std::fs::read_link(entry.path()).ok()?;
+                (!is_served(of.to_str()?)).then_some(id)
             })
             .collect()
     }
