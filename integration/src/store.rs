@@ -43,8 +43,11 @@ impl Store {
             ("ingest", format!("{CONTENT}/ingest")),
             ("directory", SNAPSHOTS.to_owned()),
         ] {
-            for name in names(&node.path(dir)) {
-                found.insert(format!("{what} {name}"));
+            for name in names(&node.path(&dir)) {
+                // Of what is being written the name says nothing.
+                let of = fs::read_to_string(node.path(&dir).join(&name).join("ref"));
+                let line = format!("{what} {name} {}", of.unwrap_or_default());
+                found.insert(line.trim_end().to_owned());
             }
         }
         Ok(Self(found))

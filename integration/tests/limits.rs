@@ -169,7 +169,9 @@ fn crictl_shows_the_stats_that_it_shows_under_runc() -> Result<()> {
     let stats = same_kinds(&node, "statsp", [runc_pod.id(), our_pod.id()])?;
     alike(&stats, "/linux/cpu/usageCoreNanoSeconds", 20_000_000);
     alike(&stats, "/linux/memory/workingSetBytes", 12_000_000);
-    alike(&stats, "/linux/network/defaultInterface/rxBytes", 0);
+    // How much came depends on how long a pod has been there, not on its runtime.
+    let received = "/linux/network/defaultInterface/rxBytes";
+    assert!(stats.iter().all(|stats| number(stats, received) > 0));
     let processes = stats.map(|stats| number(&stats, "/linux/process/processCount"));
     assert!(
         processes[1] > 0 && processes[0] == processes[1],
