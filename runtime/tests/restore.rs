@@ -32,6 +32,7 @@ use support::{Case, exit_code};
 
 support::tests![
     it_goes_on_in_another_pod,
+    it_goes_on_without_standard_streams,
     it_keeps_a_cgroup_namespace,
     restored_again,
     a_paused_container_stays_paused,
@@ -301,6 +302,34 @@ fn it_goes_on_in_another_pod() {
     assert_eq!(copy.exec(process), (0, "new\nkept\n268435456\n".to_owned()));
     finish(pid);
     finish(output.pid);
+}
+
+/// Of a container that had streams, as one whose output nobody wants.
+fn it_goes_on_without_standard_streams() {
+    let pod = Pod::new("pod");
+    let mut case = pod.case(&["sh", "-c", COUNT]);
+    let output = case.start();
+    let _lines = Lines::of(output.stdout);
+    let checkpoint = Checkpoint::of(&mut case, output.pid);
+    finish(output.pid);
+    let mut copy = pod.case(&["sh", "-c", COUNT]);
+    let mut request = copy.create_request();
+    request.criu = criu_config(&copy.dir);
+    request.restore = Some(checkpoint.restore());
+    let mut worker = copy.worker();
+    let nothing = Stdio {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+    };
+    let prepared = worker.prepare(request, nothing);
+    let prepared = prepared.unwrap_or_else(|e| panic!("{e}\n{:#?}", e.detail));
+    worker.start().unwrap();
+    for fd in 1..3 {
+        let path = format!("/proc/{}/fd/{fd}", prepared.pid);
+        assert_eq!(fs::read_link(path).unwrap(), Path::new("/dev/null"), "{fd}");
+    }
+    finish(prepared.pid);
 }
 
 fn it_keeps_a_cgroup_namespace() {

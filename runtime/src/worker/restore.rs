@@ -106,12 +106,9 @@ impl Restored {
     }
 
     fn run(&mut self, images: &Path, stdio: &Stdio) -> Result<()> {
-        let null = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .doing("Cannot open /dev/null")?;
-        let inherited = self.inherited(stdio, null.as_raw_fd());
+        // CRIU takes each away from its descriptor: one of its own for every stream.
+        let nulls = [open_null()?, open_null()?, open_null()?];
+        let inherited = self.inherited(stdio, &nulls);
         // A cgroup namespace is born with criu, which has to be in the cgroup then;
         // CRIU makes none itself. Without one the cgroup can wait.
         let namespaced = namespaces::of(&self.ground.spec, LinuxNamespaceType::Cgroup);
@@ -268,12 +265,14 @@ impl Restored {
     }
 
     /// The new pipes, under the names that the old ones have in the image.
-    fn inherited(&self, stdio: &Stdio, null: RawFd) -> Vec<(String, RawFd)> {
+    fn inherited(&self, stdio: &Stdio, nulls: &[File; 3]) -> Vec<(String, RawFd)> {
         let given = [&stdio.stdin, &stdio.stdout, &stdio.stderr];
+        let given = given.into_iter().zip(nulls);
         let mut all: Vec<(String, RawFd)> = Vec::new();
-        for (key, fd) in self.record.descriptors.iter().zip(given) {
+        for (key, (fd, null)) in self.record.descriptors.iter().zip(given) {
             if key.starts_with("pipe:[") && !all.iter().any(|(known, _)| known == key) {
-                all.push((key.clone(), fd.as_ref().map_or(null, AsRawFd::as_raw_fd)));
+                let fd = fd.as_ref().map_or(null.as_raw_fd(), AsRawFd::as_raw_fd);
+                all.push((key.clone(), fd));
             }
         }
         all
@@ -368,6 +367,12 @@ impl Drop for Restored {
             upper.reset();
         }
     }
+}
+
+fn open_null() -> Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    options.open("/dev/null").doing("Cannot open /dev/null")
 }
 
 /// Device rules and limits hold before the image is touched: it may open devices
