@@ -769,7 +769,9 @@ fn criu_killed_while_restoring() {
     let mut failures = 0;
     for ms in (4..40).step_by(3) {
         let mut case = pod.case(&["sh", "-c", COUNT]);
-        let line = format!("(sleep 0.0{ms:02}; kill -9 $$) & exec criu \"$@\"");
+        let line = format!(
+            "echo $$ >\"$(dirname $0)/criu.pid\"; (sleep 0.0{ms:02}; kill -9 $$) & exec criu \"$@\""
+        );
         let config = CriuConfig {
             path: wrapper(&case, &line),
             ..criu_config(&case.dir)
@@ -781,7 +783,7 @@ fn criu_killed_while_restoring() {
                 failures += 1;
             }
             Ok(_) => {
-                std::thread::sleep(Duration::from_millis(50));
+                support::eventually(|| is_over(&criu_pid(&case)));
                 worker.start().unwrap_err();
             }
         }
@@ -801,10 +803,27 @@ fn criu_killed_while_restoring() {
     };
     let (worker, prepared, _) = try_restore(&mut case, checkpoint.restore(), Some(config));
     prepared.unwrap();
-    let criu = fs::read_to_string(case.dir.join("criu.pid")).unwrap();
-    kill(Pid::from_raw(criu.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    kill(
+        Pid::from_raw(criu_pid(&case).parse().unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
     println!("  while held: {}", worker.start().unwrap_err());
     assert_restartable(&mut case);
+}
+
+/// What the wrapper of a case's criu has noted.
+fn criu_pid(case: &Case) -> String {
+    let text = fs::read_to_string(case.dir.join("criu.pid")).unwrap();
+    text.trim().to_owned()
+}
+
+/// Whether a process has ended, be it that nobody has asked for its end yet.
+fn is_over(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
 }
 
 /// Whether a child of criu's outlived it. We are the subreaper, so it is ours now.
