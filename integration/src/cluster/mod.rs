@@ -9,12 +9,14 @@
 mod control;
 mod credentials;
 mod daemon;
+mod deployment;
 mod forward;
 mod kubectl;
 mod network;
 mod options;
 mod worker;
 
+pub use deployment::{DeployedPod, Deployment, Template};
 pub use kubectl::Kubectl;
 pub use options::{ClusterOptions, DEFAULT_KUBERNETES};
 pub use worker::Worker;
