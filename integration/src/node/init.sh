@@ -80,6 +80,10 @@ if [ -n "$kubelet" ]; then
     mount --bind "$dir/log" /var/log
     # By it a kubelet tells that its node was booted.
     cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
+    # The kernel lets a pod with users of its own have a /proc only where one is that
+    # nothing covers a part of.
+    mkdir /run/whole-proc
+    mount -t proc proc /run/whole-proc
     mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
     mount --make-rshared /
 fi
