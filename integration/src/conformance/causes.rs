@@ -3,10 +3,10 @@
 //! Each was found by reading the test and what it said. A test that neither
 //! passes and that is not here is shown apart: it may hide a difference.
 
-use super::Results;
+use super::outcome::Results;
 
 /// A reason that has nothing to do with the runtime.
-struct Cause {
+pub(crate) struct Cause {
     /// What the test's name begins with; empty for any test.
     test: &'static str,
     /// What it says under one of the two.
@@ -31,11 +31,14 @@ const OWN_CONTAINERD: &str = "it starts a containerd of its own, with runc for b
 const FAIL_POINTS: &str =
     "it is about containerd's fail point shim or runc (runc-fp), whatever runtime is asked for";
 
-const fn cause(test: &'static str, words: &'static str, why: &'static str) -> Cause {
+/// A test whose name begins with the first cannot pass when it says the second, for
+/// the third.
+pub(crate) const fn cause(test: &'static str, words: &'static str, why: &'static str) -> Cause {
     Cause { test, words, why }
 }
 
-const CAUSES: &[Cause] = &[
+/// Those of the suites of others.
+pub(super) const CAUSES: &[Cause] = &[
     cause("", "AppArmor is disabled on this host", APPARMOR),
     cause("", "SELinux is not enabled", SELINUX),
     cause("", "equires cgroup v2", CGROUP_V1),
@@ -99,18 +102,18 @@ const CAUSES: &[Cause] = &[
 ];
 
 /// Why both lanes do not pass a test, when it is known and the same for both.
-pub(super) fn of(name: &str, lanes: [&Results; 2]) -> Option<&'static str> {
-    let [runc, reprise] = lanes.map(|results| in_lane(name, results));
+pub(super) fn of(causes: &[Cause], name: &str, lanes: [&Results; 2]) -> Option<&'static str> {
+    let [runc, reprise] = lanes.map(|results| in_lane(causes, name, results));
     runc.filter(|_| runc == reprise)
 }
 
-fn in_lane(name: &str, results: &Results) -> Option<&'static str> {
+fn in_lane(causes: &[Cause], name: &str, results: &Results) -> Option<&'static str> {
     let outcome = &results.get(name)?.outcome;
     let said = outcome.to_string();
     if let Some(part) = outcome.failed_part() {
-        return in_lane(&format!("{name}/{part}"), results);
+        return in_lane(causes, &format!("{name}/{part}"), results);
     }
-    let cause = CAUSES
+    let cause = causes
         .iter()
         .find(|cause| name.starts_with(cause.test) && said.contains(cause.words))?;
     (!outcome.passed()).then_some(cause.why)
@@ -118,8 +121,7 @@ fn in_lane(name: &str, results: &Results) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lane::Tried;
-    use super::super::outcome::Outcome;
+    use super::super::outcome::{Outcome, Tried};
     use super::*;
 
     fn lane(outcomes: &[(&str, Outcome)]) -> Results {
@@ -135,9 +137,9 @@ mod tests {
         let runc = lane(&[("A", skipped.clone())]);
         let same = lane(&[("A", skipped)]);
         let other = lane(&[("A", Outcome::Failed("of something else".into()))]);
-        assert_eq!(of("A", [&runc, &same]), Some(APPARMOR));
-        assert_eq!(of("A", [&runc, &other]), None);
-        assert_eq!(of("A", [&runc, &lane(&[])]), None);
+        assert_eq!(of(CAUSES, "A", [&runc, &same]), Some(APPARMOR));
+        assert_eq!(of(CAUSES, "A", [&runc, &other]), None);
+        assert_eq!(of(CAUSES, "A", [&runc, &lane(&[])]), None);
     }
 
     #[test]
@@ -151,7 +153,7 @@ mod tests {
             ("B", Outcome::of_part("sub")),
             ("B/sub", Outcome::Failed("no idea".into())),
         ]);
-        assert_eq!(of("A", [&lane, &lane]), Some(APPARMOR));
-        assert_eq!(of("B", [&lane, &lane]), None);
+        assert_eq!(of(CAUSES, "A", [&lane, &lane]), Some(APPARMOR));
+        assert_eq!(of(CAUSES, "B", [&lane, &lane]), None);
     }
 }

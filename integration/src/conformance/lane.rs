@@ -4,7 +4,7 @@
 //! runtime, whatever the reason, but for a skip. The table says so.
 
 use super::Results;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Tried};
 use super::registry::Registry;
 use super::suite::{Bench, Ran, Suite};
 use crate::Runtime;
@@ -15,38 +15,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::Instant;
-
-/// What became of a test in the end.
-#[derive(Clone, Debug)]
-pub(super) struct Tried {
-    /// The outcome that counts.
-    pub(super) outcome: Outcome,
-    /// Those of other tries, where they were not the same.
-    pub(super) others: Vec<Outcome>,
-}
-
-impl Tried {
-    pub(super) fn once(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            others: Vec::new(),
-        }
-    }
-
-    /// With the outcome of one more try. A pass counts, whichever it was.
-    pub(super) fn then(mut self, outcome: Outcome) -> Self {
-        if outcome == self.outcome {
-            return self;
-        }
-        if self.outcome.passed() {
-            self.others.push(outcome);
-        } else {
-            self.others
-                .push(std::mem::replace(&mut self.outcome, outcome));
-        }
-        self
-    }
-}
 
 /// A node with a registry, for one runtime.
 pub(super) struct Lane<'a> {

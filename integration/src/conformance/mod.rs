@@ -5,13 +5,13 @@
 //! same time. A test that runc's shim passes and ours does not is a bug of ours,
 //! a skip included.
 
-mod causes;
+pub(crate) mod causes;
 mod gotest;
 mod lane;
 mod options;
-mod outcome;
+pub(crate) mod outcome;
 mod registry;
-mod report;
+pub(crate) mod report;
 mod suite;
 
 pub use options::Options;
@@ -21,9 +21,11 @@ pub use report::Report;
 use crate::Runtime;
 use crate::tools::workspace;
 use anyhow::{Context, Result};
-use lane::{Lane, Tried};
+use causes::CAUSES;
+use lane::Lane;
+use outcome::{Results, Tried};
 use registry::Registry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use suite::Suite;
 
@@ -42,12 +44,15 @@ pub fn run(options: &Options) -> Result<bool> {
         let began = std::time::Instant::now();
         let mut results = side_by_side(*suite, options, &registry)
             .with_context(|| format!("running {}", suite.name()))?;
-        let lost = report::compare(*suite, &results[0], &results[1]).only_runc();
+        let lost = compare(*suite, &results)
+            .only_runc()
+            .map(|name| suite.test_of(name).to_owned())
+            .collect::<BTreeSet<_>>();
         if !lost.is_empty() {
             once_more(*suite, &registry, &lost, &mut results)
                 .with_context(|| format!("running tests of {} once more", suite.name()))?;
         }
-        let found = report::compare(*suite, &results[0], &results[1]);
+        let found = compare(*suite, &results);
         println!("{}", found.summary(began.elapsed()));
         report.add(found);
         // After each suite: whoever ends the command has what was found so far.
@@ -63,8 +68,9 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report.is_conformant())
 }
 
-/// What became of each test, by its name.
-type Results = BTreeMap<String, Tried>;
+fn compare(suite: Suite, [runc, reprise]: &[Results; 2]) -> report::Compared {
+    report::compare(suite.name(), runc, reprise, CAUSES)
+}
 
 /// Runs tests that only runc's shim has passed again, on new nodes, and now one
 /// runtime after the other: a deadline that was missed on a busy machine is no

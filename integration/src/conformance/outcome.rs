@@ -1,6 +1,10 @@
 //! What can become of a test.
 
+use std::collections::BTreeMap;
 use std::fmt;
+
+/// What became of each test, by its name.
+pub(crate) type Results = BTreeMap<String, Tried>;
 
 /// What became of a test; the texts are the test's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,5 +67,37 @@ impl fmt::Display for Outcome {
             Self::Failed(why) => write!(f, "failed: {why}"),
             Self::TimedOut(why) => write!(f, "timed out: {why}"),
         }
+    }
+}
+
+/// What became of a test in the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Tried {
+    /// The outcome that counts.
+    pub(crate) outcome: Outcome,
+    /// Those of other tries, where they were not the same.
+    pub(crate) others: Vec<Outcome>,
+}
+
+impl Tried {
+    pub(crate) fn once(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            others: Vec::new(),
+        }
+    }
+
+    /// With the outcome of one more try. A pass counts, whichever it was.
+    pub(crate) fn then(mut self, outcome: Outcome) -> Self {
+        if outcome == self.outcome {
+            return self;
+        }
+        if self.outcome.passed() {
+            self.others.push(outcome);
+        } else {
+            self.others
+                .push(std::mem::replace(&mut self.outcome, outcome));
+        }
+        self
     }
 }

@@ -1,8 +1,7 @@
 //! The comparison: who passed what, and why not.
 
-use super::lane::Tried;
-use super::suite::Suite;
-use super::{Results, causes};
+use super::causes::{self, Cause};
+use super::outcome::{Results, Tried};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,18 +39,23 @@ struct Reasons {
 }
 
 /// What became of the tests of one suite.
-pub(super) struct Compared {
-    suite: Suite,
+pub(crate) struct Compared {
+    suite: &'static str,
     report: Report,
 }
 
 /// Puts the results of both runtimes beside each other.
-pub(super) fn compare(suite: Suite, runc: &Results, reprise: &Results) -> Compared {
+pub(crate) fn compare(
+    suite: &'static str,
+    runc: &Results,
+    reprise: &Results,
+    known: &[Cause],
+) -> Compared {
     let mut report = Report::default();
     let lanes = [runc, reprise];
     let names: BTreeSet<&String> = runc.keys().chain(reprise.keys()).collect();
     for name in names {
-        let full = format!("{}: {name}", suite.name());
+        let full = format!("{suite}: {name}");
         let (runc, reprise) = (runc.get(name), reprise.get(name));
         let passed = |tried: Option<&Tried>| tried.is_some_and(|tried| tried.outcome.passed());
         let list = match (passed(runc), passed(reprise)) {
@@ -71,7 +75,7 @@ pub(super) fn compare(suite: Suite, runc: &Results, reprise: &Results) -> Compar
             runc: said(runc),
             reprise: said(reprise),
             other_tries: [of("runc", runc), of("reprise", reprise)].concat(),
-            cause: causes::of(name, lanes),
+            cause: causes::of(known, name, lanes),
         };
         if !(passed(runc) && passed(reprise) && reasons.other_tries.is_empty()) {
             report.reasons.insert(full, reasons);
@@ -88,14 +92,11 @@ fn said(tried: Option<&Tried>) -> String {
 }
 
 impl Compared {
-    /// The tests that only runc's shim has passed, as their suite is asked for them.
-    pub(super) fn only_runc(&self) -> BTreeSet<String> {
-        let prefix = format!("{}: ", self.suite.name());
+    /// The tests that only runc's shim has passed.
+    pub(crate) fn only_runc(&self) -> impl Iterator<Item = &str> {
+        let prefix = format!("{}: ", self.suite);
         let names = self.report.only_runc.iter();
-        names
-            .map(|name| name.strip_prefix(&prefix).unwrap_or(name))
-            .map(|name| self.suite.test_of(name).to_owned())
-            .collect()
+        names.map(move |name| name.strip_prefix(&prefix).unwrap_or(name))
     }
 
     /// One line for the screen.
@@ -103,7 +104,7 @@ impl Compared {
         let [both, neither, runc, reprise] = self.report.sizes();
         format!(
             "{}: {both} both, {neither} neither, {runc} only runc, {reprise} only reprise, in {} s",
-            self.suite.name(),
+            self.suite,
             took.as_secs()
         )
     }
@@ -111,9 +112,9 @@ impl Compared {
 
 impl Report {
     /// Takes in a suite.
-    pub(super) fn add(&mut self, found: Compared) {
+    pub(crate) fn add(&mut self, found: Compared) {
         let report = found.report;
-        self.counts.push((found.suite.name(), report.sizes()));
+        self.counts.push((found.suite, report.sizes()));
         self.both.extend(report.both);
         self.neither.extend(report.neither);
         self.only_runc.extend(report.only_runc);
@@ -125,6 +126,14 @@ impl Report {
     #[must_use]
     pub fn is_conformant(&self) -> bool {
         self.only_runc.is_empty() && !self.both.is_empty()
+    }
+
+    /// The tests that neither passes, and nobody knows why.
+    pub(crate) fn unexplained(&self) -> impl Iterator<Item = &String> {
+        self.neither.iter().filter(|name| {
+            let reasons = self.reasons.get(*name);
+            reasons.is_none_or(|reasons| reasons.cause.is_none())
+        })
     }
 
     pub(super) fn json(&self) -> Result<String> {
@@ -147,7 +156,7 @@ impl Report {
 
     /// The table for people: counts, and each test that not both passed with
     /// its reasons.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{:10}{:>8}{:>10}{:>12}{:>15}\n",
             "suite", "both", "neither", "only runc", "only reprise"
@@ -160,20 +169,16 @@ impl Report {
             )
             .ok();
         }
-        let (known, unknown): (Vec<&String>, Vec<&String>) =
-            self.neither.iter().partition(|name| {
-                self.reasons
-                    .get(*name)
-                    .is_some_and(|reasons| reasons.cause.is_some())
-            });
+        let unknown: Vec<&String> = self.unexplained().collect();
+        let known = self.neither.iter().filter(|name| !unknown.contains(name));
         self.section(&mut text, "Only runc", self.only_runc.iter());
         self.section(&mut text, "Only reprise", self.only_reprise.iter());
         self.section(
             &mut text,
             "Neither, and nobody has said why",
-            unknown.into_iter(),
+            unknown.iter().copied(),
         );
-        self.section(&mut text, "Neither, for the environment", known.into_iter());
+        self.section(&mut text, "Neither, for the environment", known);
         let retried = self
             .both
             .iter()
@@ -229,7 +234,7 @@ mod tests {
             ("C", skipped()),
         ]);
         let reprise = results(&[("A", Outcome::Passed), ("B", skipped()), ("C", skipped())]);
-        let report = compare(Suite::Client, &runc, &reprise).report;
+        let report = compare("client", &runc, &reprise, &[]).report;
         assert_eq!(report.both, ["client: A"]);
         assert_eq!(report.only_runc, ["client: B"]);
         assert_eq!(report.neither, ["client: C"]);
@@ -240,7 +245,7 @@ mod tests {
     fn a_test_that_ours_never_reached_is_a_loss() {
         let runc = results(&[("A", Outcome::Passed), ("A/sub", Outcome::Passed)]);
         let reprise = results(&[("A", Outcome::Failed("x".into()))]);
-        let report = compare(Suite::Cri, &runc, &reprise).report;
+        let report = compare("cri", &runc, &reprise, &[]).report;
         assert_eq!(report.only_runc, ["cri: A", "cri: A/sub"]);
     }
 
@@ -249,14 +254,14 @@ mod tests {
         let late = || Outcome::TimedOut("busy".into());
         let runc = results(&[("A", Outcome::Passed), ("A/sub", Outcome::Passed)]);
         let reprise = results(&[("A", late()), ("A/sub", late())]);
-        let lost = compare(Suite::Cri, &runc, &reprise).only_runc();
-        assert_eq!(lost, BTreeSet::from(["A".to_owned()]));
+        let compared = compare("cri", &runc, &reprise, &[]);
+        assert!(compared.only_runc().eq(["A", "A/sub"]));
 
         let again: Results = reprise
             .into_iter()
             .map(|(name, tried)| (name, tried.then(Outcome::Passed)))
             .collect();
-        let report = compare(Suite::Cri, &runc, &again).report;
+        let report = compare("cri", &runc, &again, &[]).report;
         assert_eq!(report.both, ["cri: A", "cri: A/sub"]);
         assert!(
             report
@@ -270,7 +275,7 @@ mod tests {
         let failed = || Outcome::Failed("x".into());
         let runc = Tried::once(Outcome::Passed).then(failed());
         let runc = Results::from([("A".to_owned(), runc)]);
-        let report = compare(Suite::Client, &runc, &results(&[("A", failed())])).report;
+        let report = compare("client", &runc, &results(&[("A", failed())]), &[]).report;
         assert_eq!(report.only_runc, ["client: A"]);
     }
 
