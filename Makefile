@@ -2,7 +2,7 @@
 
 TARGET := $(or $(REPRISE_TARGET),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help cluster cluster-down demo gaps gaps-vm escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
+.PHONY: help cluster cluster-down test-cluster demo gaps gaps-vm escapes spec-mutations test test-vm test-vm-quick conformance bench soak setup lint build clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,10 @@ cluster: ## a Kubernetes cluster with the RuntimeClass (NODES=2 KUBERNETES=1.36)
 
 cluster-down: ## end it; nothing of it is left
 	hack/cluster down
+
+test-cluster: ## what Kubernetes' users do, under runc and under reprise (CASES="--case exec")
+	hack/setup cluster
+	hack/cluster-test $(CASES)
 
 bench: setup ## the cold path against runc's shim: times, memory, a hundred pods
 	hack/bench/cold

@@ -48,7 +48,7 @@ impl Node {
 }
 
 impl Terminal {
-    fn watch(mut command: std::process::Command) -> Result<Self> {
+    pub(crate) fn watch(mut command: std::process::Command) -> Result<Self> {
         let mut child = command
             .env("TERM", "dumb")
             .stdin(Stdio::piped())

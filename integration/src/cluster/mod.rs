@@ -14,6 +14,7 @@ mod forward;
 mod kubectl;
 mod network;
 mod options;
+pub mod suite;
 mod worker;
 
 pub use deployment::{DeployedPod, Deployment, Template};
