@@ -3,6 +3,7 @@
 
 pub(crate) mod bundle;
 mod calls;
+mod cluster;
 mod cold;
 mod crowd;
 mod direct;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 /// When something does not work, and when a shim has grown.
 pub fn run(options: &Options) -> Result<()> {
     match options.what {
+        What::Cluster => cluster::run(options.scales),
         What::Cold => cold::run(options),
         What::Lookup => lookup::run(options.runs),
         What::Miss => starts::miss(options.runs),

@@ -2,12 +2,14 @@
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: bench cold|lookup|miss|restore-busybox|soak \
-    [--runs N] [--pods N] [--rounds N] [--cycles N] [--only NAME,NAME]";
+const USAGE: &str = "usage: bench cluster|cold|lookup|miss|restore-busybox|soak \
+    [--runs N] [--pods N] [--rounds N] [--cycles N] [--scales N] [--only NAME,NAME]";
 
 /// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
+    /// A Deployment of a Kubernetes cluster, from one pod to ten.
+    Cluster,
     /// The cold path against runc's shim: times, memory, a hundred pods.
     Cold,
     /// What a decision costs with a thousand checkpoints on the node.
@@ -32,6 +34,8 @@ pub struct Options {
     pub(super) rounds: usize,
     /// Containers of a soak.
     pub(super) cycles: usize,
+    /// How often a Deployment grows.
+    pub(super) scales: usize,
     /// Names of measurements; all when empty.
     only: Vec<String>,
 }
@@ -44,6 +48,7 @@ impl Options {
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut words = words.into_iter();
         let what = match words.next().as_deref() {
+            Some("cluster") => What::Cluster,
             Some("cold") => What::Cold,
             Some("lookup") => What::Lookup,
             Some("miss") => What::Miss,
@@ -57,6 +62,7 @@ impl Options {
             pods: 100,
             rounds: 3,
             cycles: 1000,
+            scales: 3,
             only: Vec::new(),
         };
         while let Some(word) = words.next() {
@@ -67,6 +73,7 @@ impl Options {
                 "--pods" => options.pods = number()?,
                 "--rounds" => options.rounds = number()?,
                 "--cycles" => options.cycles = number()?,
+                "--scales" => options.scales = number()?,
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 other => bail!("unknown option {other}: {USAGE}"),
             }
