@@ -27,7 +27,10 @@ pub(crate) fn time_limit() -> [String; 2] {
 
 impl Finished {
     /// Runs a command that is shown by these words, without any input.
-    pub(crate) fn of(shown: String, command: &mut Command) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be started; its own failure is in the answer.
+    pub fn of(shown: String, command: &mut Command) -> Result<Self> {
         let output = command.stdin(Stdio::null()).output()?;
         Ok(Self {
             command: shown,

@@ -23,3 +23,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - --containerd={{ . }}
 {{- end }}
 {{- end }}
+
+{{/* How containerd is restarted. */}}
+{{- define "reprise.restart" -}}
+{{- with .Values.installer.restartCommand -}}
+- {{ printf "--restart-command=%s" . | quote }}
+{{- else -}}
+- --unit={{ .Values.installer.unit }}
+{{- end }}
+{{- end }}
+
+{{/* Of `reprise node uninstall`. */}}
+{{- define "reprise.uninstall" -}}
+{{ include "reprise.where" . }}
+{{ include "reprise.restart" . }}
+{{- if .Values.installer.purge }}
+- --purge
+{{- end }}
+{{- end }}
+
+{{/* Of what only exists while the release is removed. */}}
+{{- define "reprise.removal" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
