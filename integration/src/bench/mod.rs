@@ -4,6 +4,7 @@
 pub(crate) mod bundle;
 mod calls;
 mod cluster;
+mod cluster_soak;
 mod cold;
 mod crowd;
 mod direct;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 pub fn run(options: &Options) -> Result<()> {
     match options.what {
         What::Cluster => cluster::run(options.scales),
+        What::ClusterSoak => cluster_soak::run(options.pods, options.restarts),
         What::Cold => cold::run(options),
         What::Lookup => lookup::run(options.runs),
         What::Miss => starts::miss(options.runs),

@@ -2,14 +2,16 @@
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: bench cluster|cold|lookup|miss|restore-busybox|soak \
-    [--runs N] [--pods N] [--rounds N] [--cycles N] [--scales N] [--only NAME,NAME]";
+const USAGE: &str = "usage: bench cluster|cluster-soak|cold|lookup|miss|restore-busybox|soak \
+    [--runs N] [--pods N] [--rounds N] [--cycles N] [--scales N] [--restarts N] [--only NAME,NAME]";
 
 /// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// A Deployment of a Kubernetes cluster, from one pod to ten.
     Cluster,
+    /// Restored pods of a Kubernetes cluster, while containerd is restarted.
+    ClusterSoak,
     /// The cold path against runc's shim: times, memory, a hundred pods.
     Cold,
     /// What a decision costs with a thousand checkpoints on the node.
@@ -28,7 +30,7 @@ pub struct Options {
     pub(super) what: What,
     /// Repetitions of each measurement.
     pub(super) runs: usize,
-    /// Pods that start at once.
+    /// Pods that start at once, or all pods of a soak.
     pub(super) pods: usize,
     /// How often they do.
     pub(super) rounds: usize,
@@ -36,6 +38,8 @@ pub struct Options {
     pub(super) cycles: usize,
     /// How often a Deployment grows.
     pub(super) scales: usize,
+    /// How often containerd is restarted.
+    pub(super) restarts: usize,
     /// Names of measurements; all when empty.
     only: Vec<String>,
 }
@@ -49,6 +53,7 @@ impl Options {
         let mut words = words.into_iter();
         let what = match words.next().as_deref() {
             Some("cluster") => What::Cluster,
+            Some("cluster-soak") => What::ClusterSoak,
             Some("cold") => What::Cold,
             Some("lookup") => What::Lookup,
             Some("miss") => What::Miss,
@@ -59,10 +64,11 @@ impl Options {
         let mut options = Self {
             what,
             runs: 30,
-            pods: 100,
+            pods: if what == What::ClusterSoak { 200 } else { 100 },
             rounds: 3,
             cycles: 1000,
             scales: 3,
+            restarts: 10,
             only: Vec::new(),
         };
         while let Some(word) = words.next() {
@@ -73,6 +79,7 @@ impl Options {
                 "--pods" => options.pods = number()?,
                 "--rounds" => options.rounds = number()?,
                 "--cycles" => options.cycles = number()?,
+                "--restarts" => options.restarts = number()?,
                 "--scales" => options.scales = number()?,
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 other => bail!("unknown option {other}: {USAGE}"),

@@ -1,0 +1,248 @@
+//! Many restored pods under a kubelet, while containerd is restarted at random moments:
+//! none is lost, each exit code is right, and nothing is left.
+
+use crate::checkpoints::Decision;
+use crate::cluster::{Cluster, ClusterOptions, Kubectl, Worker};
+use crate::leftovers::Leftovers;
+use crate::programs::BUSYBOX;
+use crate::wait::wait_for;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// How many pods are there at once: what two cores can bear.
+const BATCH: usize = 20;
+/// One of so many lives until it is deleted.
+const STAYS: usize = 5;
+/// Within how long a batch has come and ended.
+const LIFE: Duration = Duration::from_secs(240);
+/// Within how long a kubelet has forgotten pods that are gone: it looks once a minute.
+const FORGETS: Duration = Duration::from_secs(150);
+/// A containerd is restarted so long after its batch was wished for, in milliseconds, at
+/// most: later all of them have ended.
+const RESTART_WITHIN: u64 = 8000;
+
+/// Waits until it sees another hostname, so until it was restored. Then it lives for some
+/// seconds and ends with the code that its own pod has in an annotation, or does not end.
+const SCRIPT: &str = "trap 'exit 7' TERM; read first < /proc/sys/kernel/hostname; now=$first; \
+    while [ $now = $first ]; do sleep 0.1; read now < /proc/sys/kernel/hostname; done; \
+    read code < /etc/about/code; echo restored $now $code; \
+    n=$((code % 6 * 10)); while [ $code = 0 ] || [ $n -gt 0 ]; do sleep 0.1; n=$((n-1)); done; exit $code";
+
+/// Runs it on a cluster of its own, and tells how it went.
+///
+/// # Errors
+/// When a pod is lost, was not restored or has another exit code, and when anything is
+/// left of them.
+#[allow(clippy::print_stdout, reason = "a benchmark talks to its user")]
+pub(super) fn run(pods: usize, restarts: usize) -> Result<()> {
+    let mut options = ClusterOptions::default();
+    if let Ok(version) = env::var("KUBERNETES") {
+        options.kubernetes = version;
+    }
+    let cluster = Cluster::start(&options)?;
+    let (kubectl, worker) = (cluster.kubectl(), cluster.worker("node-1")?);
+    kubectl.apply(&pod("original", 0))?;
+    kubectl.wait_ready("original")?;
+    let archive = kubectl.checkpoint(worker.name(), "original", "app")?;
+    std::fs::remove_file(worker.node().path(archive))?;
+    wait_for("the checkpoint", Duration::from_secs(20), || {
+        Ok((!worker.node().checkpoints()?.is_empty()).then_some(()))
+    })?;
+    let before = Leftovers::of(worker.node())?;
+
+    let (mut restarted, mut forgotten) = (0, 0);
+    for first in (0..pods).step_by(BATCH) {
+        let numbers = first..pods.min(first + BATCH);
+        // Spread over all batches.
+        let until_now = restarts * numbers.end / pods;
+        forgotten += batch(kubectl, worker, numbers.clone(), until_now - restarted)?;
+        restarted = until_now;
+        println!("{} pods, {restarted} restarts of containerd", numbers.end);
+    }
+    let mut left = String::new();
+    let clean = wait_for("the node to be as before", FORGETS, || {
+        left = Leftovers::of(worker.node())?.since(&before);
+        Ok(left
+            .lines()
+            .all(|line| line.contains("containerd --config"))
+            .then_some(()))
+    });
+    clean.with_context(|| format!("left behind:\n{left}"))?;
+    println!(
+        "{pods} restored pods, {restarted} restarts of containerd: none lost, each exit code \
+         right, nothing left"
+    );
+    if forgotten > 0 {
+        println!(
+            "({forgotten} of the codes were told to containerd, which was stopped before it had \
+             noted them)"
+        );
+    }
+    Ok(())
+}
+
+/// A pod and the exit code that its annotation asks for; 0 asks for none.
+fn pod(name: &str, code: usize) -> String {
+    format!(
+        "apiVersion: v1\n\
+         kind: Pod\n\
+         metadata: {{name: {name}, labels: {{app: soak}}, annotations: {{code: \"{code}\"}}}}\n\
+         spec:\n  \
+           runtimeClassName: reprise\n  \
+           restartPolicy: Never\n  \
+           terminationGracePeriodSeconds: 5\n  \
+           containers:\n  \
+           - name: app\n    \
+             image: {BUSYBOX}\n    \
+             imagePullPolicy: IfNotPresent\n    \
+             command: [sh, -c, \"{SCRIPT}\"]\n    \
+             volumeMounts: [{{name: about, mountPath: /etc/about}}]\n  \
+           volumes:\n  \
+           - name: about\n    \
+             downwardAPI: {{items: [{{path: code, fieldRef: {{fieldPath: \"metadata.annotations['code']\"}}}}]}}\n"
+    )
+}
+
+/// What a pod has to end with; 0 if it does not end.
+fn code_of(number: usize) -> usize {
+    match number % STAYS {
+        0 => 0,
+        _ => 1 + number % 250,
+    }
+}
+
+/// Makes pods, restarts containerd so often meanwhile, and deletes them when all have
+/// become what they were to become. How many exit codes containerd has forgotten.
+fn batch(
+    kubectl: &Kubectl,
+    worker: &Worker,
+    numbers: std::ops::Range<usize>,
+    restarts: usize,
+) -> Result<usize> {
+    let mut yaml = String::new();
+    for number in numbers.clone() {
+        write!(
+            yaml,
+            "---\n{}",
+            pod(&format!("pod-{number}"), code_of(number))
+        )?;
+    }
+    kubectl.apply(&yaml)?;
+    for _ in 0..restarts {
+        std::thread::sleep(Duration::from_millis(
+            random() % (RESTART_WITHIN / restarts as u64),
+        ));
+        worker.node().stop_containerd()?;
+        worker.node().start_containerd()?;
+    }
+    let mut seen = BTreeMap::new();
+    let done = wait_for("the pods", LIFE, || {
+        seen = states(kubectl)?;
+        let all = numbers.clone().all(|number| {
+            let state = seen.get(&format!("pod-{number}"));
+            state.is_some_and(|state| state.is_final(number))
+        });
+        Ok(all.then_some(()))
+    });
+    done.with_context(|| format!("{seen:#?}"))?;
+    let mut forgotten = 0;
+    for number in numbers {
+        let name = format!("pod-{number}");
+        let state = seen.get(&name).context("looked at")?;
+        if !state.was_forgotten(worker, number)? {
+            state.is_right(number).with_context(|| name.clone())?;
+        } else {
+            forgotten += 1;
+        }
+        let decision = worker.node().decision_of(&state.container)?;
+        ensure!(
+            matches!(decision, Decision::Restore { .. }),
+            "{name}: {decision:?}"
+        );
+    }
+    let all = [
+        "pods",
+        "-l",
+        "app=soak",
+        "--field-selector",
+        "metadata.name!=original",
+    ];
+    kubectl.delete(&all)?;
+    Ok(forgotten)
+}
+
+/// What became of a pod.
+#[derive(Debug)]
+struct State {
+    container: String,
+    running: bool,
+    code: Option<usize>,
+    whole: Value,
+}
+
+impl State {
+    fn is_final(&self, number: usize) -> bool {
+        match code_of(number) {
+            0 => self.running || self.code.is_some(),
+            _ => self.code.is_some(),
+        }
+    }
+
+    /// Whether containerd got the right code from the shim, and was stopped after it had
+    /// deleted the task and before it had noted the code: what it then knows is 255,
+    /// "Unknown", whichever shim it was.
+    fn was_forgotten(&self, worker: &Worker, number: usize) -> Result<bool> {
+        let terminated = &self.whole["containerStatuses"][0]["state"]["terminated"];
+        if self.code != Some(255) || terminated["reason"] != "Unknown" {
+            return Ok(false);
+        }
+        let status = format!(" exit_status:{} ", code_of(number));
+        Ok(worker.node().log()?.lines().any(|line| {
+            line.contains("received container exit event")
+                && line.contains(&self.container)
+                && line.contains(&status)
+        }))
+    }
+
+    fn is_right(&self, number: usize) -> Result<()> {
+        let code = code_of(number);
+        let wanted = (code != 0).then_some(code);
+        // A container that was being created when containerd went is made once more by the
+        // kubelet, as attempt 1; one that has run is not, by the pod's restartPolicy.
+        if self.code != wanted {
+            bail!("it was to end with {wanted:?}: {:#}", self.whole);
+        }
+        Ok(())
+    }
+}
+
+/// What became of all pods that are there.
+fn states(kubectl: &Kubectl) -> Result<BTreeMap<String, State>> {
+    let pods = kubectl.get(["pods", "-l", "app=soak"])?;
+    let pods = pods["items"].as_array().context("pods")?.iter();
+    Ok(pods
+        .map(|pod| {
+            let container = &pod["status"]["containerStatuses"][0];
+            let id = container["containerID"].as_str().unwrap_or_default();
+            let state = State {
+                container: id.trim_start_matches("containerd://").to_owned(),
+                running: container["state"]["running"].is_object(),
+                code: container["state"]["terminated"]["exitCode"]
+                    .as_u64()
+                    .and_then(|code| usize::try_from(code).ok()),
+                whole: pod["status"].clone(),
+            };
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            (name.to_owned(), state)
+        })
+        .collect())
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
