@@ -43,9 +43,11 @@ cluster: ## a Kubernetes cluster with the RuntimeClass (NODES=2 KUBERNETES=1.36)
 cluster-down: ## end it; nothing of it is left
 	hack/cluster down
 
-test-cluster: ## what Kubernetes' users do, under runc and under reprise (CASES="--case exec")
+test-cluster: ## what Kubernetes' users do, under runc and under reprise (CASES="--case exec": only those)
 	hack/setup cluster
 	hack/cluster-test $(CASES)
+	$(if $(CASES),,hack/cluster test)
+	$(if $(CASES),,hack/bench/cluster)
 
 bench: setup ## the cold path against runc's shim: times, memory, a hundred pods
 	hack/bench/cold
