@@ -143,6 +143,13 @@ fn batch(
     let mut seen = BTreeMap::new();
     let done = wait_for("the pods", LIFE, || {
         seen = states(kubectl)?;
+        if let Some((name, _)) = seen.iter().find(|(_, state)| state.was_given_up()) {
+            // As the controller of a Job or a Deployment would.
+            let number = name.trim_start_matches("pod-").parse()?;
+            kubectl.delete(&["pod", name])?;
+            kubectl.apply(&pod(name, code_of(number)))?;
+            return Ok(None);
+        }
         let all = numbers.clone().all(|number| {
             let state = seen.get(&format!("pod-{number}"));
             state.is_some_and(|state| state.is_final(number))
@@ -191,6 +198,14 @@ impl State {
             0 => self.running || self.code.is_some(),
             _ => self.code.is_some(),
         }
+    }
+
+    /// Whether containerd was stopped while it waited for the shim to start the container:
+    /// it then takes the start for failed, whichever shim it is.
+    fn was_given_up(&self) -> bool {
+        let terminated = &self.whole["containerStatuses"][0]["state"]["terminated"];
+        let message = terminated["message"].as_str().unwrap_or_default();
+        terminated["reason"] == "StartError" && message.ends_with("context canceled")
     }
 
     /// Whether containerd got the right code from the shim, and was stopped after it had
