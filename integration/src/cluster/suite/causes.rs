@@ -1,5 +1,12 @@
 //! What of the machine keeps a case from passing under either RuntimeClass.
 
-use crate::conformance::causes::Cause;
+use crate::conformance::causes::{Cause, cause};
 
-pub(super) const CAUSES: &[Cause] = &[];
+const STOP_SIGNALS: &str =
+    "Kubernetes' feature gate ContainerStopSignals is off, unless somebody switches it on";
+
+pub(super) const CAUSES: &[Cause] = &[cause(
+    "stopSignal",
+    "the API server has dropped stopSignal",
+    STOP_SIGNALS,
+)];

@@ -13,6 +13,7 @@ pub(super) const THEME: Theme = Theme {
     cases: &[
         Case::new("postStart", post_start),
         Case::new("postStart that fails", failing_post_start),
+        Case::new("postStart by http", http_hook),
         Case::new("preStop by exec and sleep", pre_stop),
         Case::new("SIGTERM within the grace period", sigterm),
         Case::new("SIGKILL after the grace period", sigkill),
@@ -24,6 +25,8 @@ pub(super) const THEME: Theme = Theme {
         Case::new("a working directory that does not exist", working_dir),
         Case::new("CrashLoopBackOff and restart counts", crash_loop),
         Case::new("restartPolicy OnFailure", on_failure),
+        Case::new("restartPolicyRules", restart_rules),
+        Case::new("stopSignal", stop_signal),
         Case::new("termination messages", termination_message),
         Case::new("hostname and DNS", hostname),
         Case::new("service environment and fieldRef", environment),
@@ -70,6 +73,19 @@ fn failing_post_start(ground: &Ground<'_>) -> Result<()> {
         status["restartCount"].as_u64() >= Some(1)
     })?;
     Ok(())
+}
+
+fn http_hook(ground: &Ground<'_>) -> Result<()> {
+    let server = json!({"script": "mkdir /www; cd /www; echo ok >hook; exec httpd -f -v -p 8080"});
+    ground.ready_pod("server", json!({"containers": [server]}))?;
+    let address = ground.get(&["pod", "server"])?["status"]["podIP"].clone();
+    let hook = json!({"httpGet": {"host": address, "port": 8080, "path": "/hook"}});
+    let container = with(waiting(), json!({"lifecycle": {"postStart": hook}}));
+    ground.ready_pod("app", json!({"containers": [container]}))?;
+    ground.until("the request", || {
+        let log = ground.call(&["logs", "server"])?;
+        Ok(log.contains("response:200").then_some(()))
+    })
 }
 
 fn pre_stop(ground: &Ground<'_>) -> Result<()> {
@@ -249,18 +265,25 @@ fn crash_loop(ground: &Ground<'_>) -> Result<()> {
         "app",
         json!({"containers": [{"script": "echo failing; exit 9"}]}),
     )?;
-    let status = ground.until_container("app", "app", "CrashLoopBackOff", |status| {
-        status["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    ground.event("BackOff", "Back-off restarting failed container")?;
+    let status = ground.until("CrashLoopBackOff", || {
+        // The kubelet tells of it with its next look at the pod, which may not come
+        // before the next start; a change of the pod makes it look.
+        let now = format!("look={:?}", Instant::now());
+        ground.call(&["annotate", "--overwrite", "pod", "app", &now])?;
+        let status = ground.container("app", "app")?;
+        let waits = status["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+        Ok((waits && status["restartCount"].as_u64() >= Some(1)).then_some(status))
     })?;
     ensure!(
         status["lastState"]["terminated"]["exitCode"] == 9,
         "{status}"
     );
-    ensure!(status["restartCount"].as_u64() >= Some(1), "{status}");
-    ground.event("BackOff", "Back-off restarting failed container")?;
-    let said = ground.call(&["logs", "app", "--previous"])?;
-    ensure!(said == "failing\n", "{said}");
-    Ok(())
+    // What was the previous container may be removed just now.
+    ground.until("its log", || {
+        let said = ground.run(&["logs", "app", "--previous"])?;
+        Ok((said.stdout == "failing\n").then_some(()))
+    })
 }
 
 fn on_failure(ground: &Ground<'_>) -> Result<()> {
@@ -344,5 +367,50 @@ fn environment(ground: &Ground<'_>) -> Result<()> {
         said == "facts node-1 67108864 facts-node-1 8123\nsame",
         "{said}"
     );
+    Ok(())
+}
+
+fn restart_rules(ground: &Ground<'_>) -> Result<()> {
+    let mounts = json!([{"name": "shared", "mountPath": "/shared"}]);
+    ground.pod(
+        "app",
+        json!({
+            "restartPolicy": "Never",
+            "volumes": [{"name": "shared", "emptyDir": {}}],
+            "containers": [{
+                "script": "[ -e /shared/tried ] && exit 5; touch /shared/tried; exit 42",
+                "volumeMounts": mounts,
+                "restartPolicy": "Never",
+                "restartPolicyRules": [{
+                    "action": "Restart", "exitCodes": {"operator": "In", "values": [42]},
+                }],
+            }],
+        }),
+    )?;
+    ground.wait("pod/app", "jsonpath={.status.phase}=Failed")?;
+    let app = ground.container("app", "app")?;
+    ensure!(
+        app["restartCount"] == 1 && app["state"]["terminated"]["exitCode"] == 5,
+        "{app}"
+    );
+    Ok(())
+}
+
+fn stop_signal(ground: &Ground<'_>) -> Result<()> {
+    let container = json!({
+        "script": "trap 'echo USR1 >/node/end; exit 0' USR1; while :; do sleep 0.1; done",
+        "lifecycle": {"stopSignal": "SIGUSR1"},
+    });
+    let more = json!({"os": {"name": "linux"}, "terminationGracePeriodSeconds": 30});
+    let (dir, spec) = on_node(ground, container, more)?;
+    ground.ready_pod("app", spec)?;
+    let kept = ground.get(&["pod", "app"])?["spec"]["containers"][0]["lifecycle"].clone();
+    ensure!(
+        kept["stopSignal"] == "SIGUSR1",
+        "the API server has dropped stopSignal: {kept}"
+    );
+    ground.call(&["delete", "pod", "app"])?;
+    let end = fs::read_to_string(ground.on_node(&dir)?.join("end"))?;
+    ensure!(end == "USR1\n", "{end}");
     Ok(())
 }

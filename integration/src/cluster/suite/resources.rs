@@ -16,6 +16,8 @@ pub(super) const THEME: Theme = Theme {
         Case::new("OOMKilled", oom_killed),
         Case::new("OOM kill of a child", oom_of_child),
         Case::new("resize in place", resize),
+        Case::new("resize with a restart", resize_restarts),
+        Case::new("resources of the pod", pod_level),
         Case::new("CPU limit holds", cpu_limit),
         Case::new("emptyDir over its limit is evicted", evicted).within(150),
     ],
@@ -181,6 +183,58 @@ fn resize(ground: &Ground<'_>) -> Result<()> {
     )?;
     let app = ground.container("facts", "app")?;
     ensure!(app["restartCount"] == 0, "{app}");
+    Ok(())
+}
+
+fn resize_restarts(ground: &Ground<'_>) -> Result<()> {
+    let container = json!({
+        "resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}},
+        "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}],
+    });
+    ground.facts(container, json!({}), "true")?;
+    let wanted = json!({"spec": {"containers": [{"name": "app", "resources": {
+        "requests": {"memory": "80Mi"}, "limits": {"memory": "80Mi"},
+    }}]}});
+    ground.call(&[
+        "patch",
+        "pod",
+        "facts",
+        "--subresource",
+        "resize",
+        "-p",
+        &wanted.to_string(),
+    ])?;
+    ground.until_container("facts", "app", "the second start", |status| {
+        status["restartCount"] == 1
+            && status["ready"] == true
+            && status["resources"]["limits"]["memory"] == "80Mi"
+    })?;
+    let said = ground.exec("facts", LIMITS)?;
+    ensure!(said.starts_with("83886080 "), "{said}");
+    Ok(())
+}
+
+/// Without limits of its own a container may use what the pod may.
+fn pod_level(ground: &Ground<'_>) -> Result<()> {
+    let spec = json!({"resources": {
+        "requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "48Mi"},
+    }});
+    let container = with(json!({"command": ["tail", "/dev/zero"]}), json!({}));
+    ground.pod(
+        "app",
+        with(
+            spec.clone(),
+            json!({"restartPolicy": "Never", "containers": [container]}),
+        ),
+    )?;
+    let kept = ground.get(&["pod", "app"])?["spec"]["resources"].clone();
+    ensure!(
+        kept["limits"]["memory"] == "48Mi",
+        "the API server has dropped the pod's resources: {kept}"
+    );
+    ground.wait("pod/app", "jsonpath={.status.phase}=Failed")?;
+    let state = ground.container("app", "app")?["state"]["terminated"].clone();
+    ensure!(state["exitCode"] == 137, "{state}");
     Ok(())
 }
 

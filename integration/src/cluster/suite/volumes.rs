@@ -14,6 +14,7 @@ pub(super) const THEME: Theme = Theme {
         Case::new("emptyDir outlives its containers", empty_dir),
         Case::new("emptyDir in memory has its size", memory),
         Case::new("hostPath of all types", host_path),
+        Case::new("hostPath of the whole node", node_root),
         Case::new("mount propagation", propagation),
         Case::new("configMap as files and environment", config_map),
         Case::new("configMap that changes", changing).within(180),
@@ -102,6 +103,30 @@ fn host_path(ground: &Ground<'_>) -> Result<()> {
         "containers": [{"script": "true", "volumeMounts": [{"name": "dir", "mountPath": "/dir"}]}],
     }))?;
     ground.event("FailedMount", "hostPath type check failed")
+}
+
+/// What `kubectl debug node` makes, with the RuntimeClass that it cannot ask for.
+fn node_root(ground: &Ground<'_>) -> Result<()> {
+    let container = json!({
+        "script": "exec sleep 1000000", "securityContext": {"privileged": true},
+        "volumeMounts": [{"name": "root", "mountPath": "/host", "mountPropagation": "HostToContainer"}],
+    });
+    ground.ready_pod(
+        "app",
+        json!({
+            "hostNetwork": true, "hostPID": true, "hostIPC": true,
+            "volumes": [{"name": "root", "hostPath": {"path": "/"}}],
+            "containers": [container],
+        }),
+    )?;
+    let script =
+        "ls /host/run/containerd/containerd.sock; chroot /host ls -d /var/lib/kubelet/pods";
+    let said = ground.exec("app", script)?;
+    ensure!(
+        said == "/host/run/containerd/containerd.sock\n/var/lib/kubelet/pods",
+        "{said}"
+    );
+    Ok(())
 }
 
 fn propagation(ground: &Ground<'_>) -> Result<()> {

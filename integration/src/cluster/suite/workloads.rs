@@ -20,6 +20,9 @@ pub(super) const THEME: Theme = Theme {
         Case::new("Job ends beside a sidecar", sidecar_of_job),
         Case::new("several containers share a network and a volume", several),
         Case::new("ephemeral container by kubectl debug", ephemeral),
+        Case::new("copy of a pod by kubectl debug", debug_copy),
+        Case::new("sidecars end after the app, the last first", sidecars_end),
+        Case::new("hostPort", host_port),
     ],
 };
 
@@ -319,4 +322,77 @@ fn ephemeral(ground: &Ground<'_>) -> Result<()> {
     let app = ground.container("app", "app")?;
     ensure!(app["restartCount"] == 0, "{app}");
     Ok(())
+}
+
+fn debug_copy(ground: &Ground<'_>) -> Result<()> {
+    ground.ready_pod("app", json!({"containers": [waiting()]}))?;
+    ground.call(&[
+        "debug",
+        "app",
+        "--copy-to=copy",
+        "--container=look",
+        "--share-processes",
+        "--image",
+        crate::programs::BUSYBOX,
+        "--image-pull-policy=IfNotPresent",
+        "--profile=general",
+        "--",
+        "sleep",
+        "1000000",
+    ])?;
+    ground.wait("pod/copy", "condition=Ready")?;
+    let class = ground.get(&["pod", "copy"])?["spec"]["runtimeClassName"].clone();
+    ensure!(class == ground.class(), "{class}");
+    let seen = ground.exec_in("copy", "look", "ps | grep -c '[s]leep 1000000'")?;
+    ensure!(seen == "2", "it sees {seen} of both containers' processes");
+    Ok(())
+}
+
+fn sidecars_end(ground: &Ground<'_>) -> Result<()> {
+    let dir = ground.node_dir()?;
+    let mounts = json!([{"name": "node", "mountPath": "/node"}]);
+    let container = |name: &str| {
+        json!({"name": name, "volumeMounts": mounts, "script": format!(
+            "trap 'sleep 0.3; echo {name} >>/node/order; exit 0' TERM; while :; do sleep 0.1; done"
+        )})
+    };
+    let side =
+        |name: &str| super::manifest::with(container(name), json!({"restartPolicy": "Always"}));
+    let spec = json!({
+        "terminationGracePeriodSeconds": 30,
+        "volumes": [{"name": "node", "hostPath": {"path": dir}}],
+        "initContainers": [side("first"), side("second")],
+        "containers": [container("app")],
+    });
+    ground.ready_pod("app", spec)?;
+    ground.call(&["delete", "pod", "app"])?;
+    let order = std::fs::read_to_string(ground.on_node(&dir)?.join("order"))?;
+    ensure!(order == "app\nsecond\nfirst\n", "{order}");
+    Ok(())
+}
+
+fn host_port(ground: &Ground<'_>) -> Result<()> {
+    // Both classes' pods are on one node.
+    let port = match ground.class() {
+        "runc" => 18080,
+        _ => 18081,
+    };
+    ground.ready_pod(
+        "app",
+        json!({"containers": [{
+            "script": "mkdir /www; echo hello >/www/index.html; exec httpd -f -p 8080 -h /www",
+            "ports": [{"containerPort": 8080, "hostPort": port}],
+        }]}),
+    )?;
+    ground.ready_pod("client", json!({"containers": [waiting()]}))?;
+    let address = ground.get(&["pod", "app"])?["status"]["hostIP"].clone();
+    let address = address.as_str().unwrap_or_default();
+    let ask =
+        format!("printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc {address} {port} || true");
+    ground.until("an answer", || {
+        Ok(ground
+            .exec("client", &ask)?
+            .ends_with("hello")
+            .then_some(()))
+    })
 }
