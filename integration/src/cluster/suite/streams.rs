@@ -118,10 +118,12 @@ fn attach_tty(ground: &Ground<'_>) -> Result<()> {
     let container = json!({"command": ["sh"], "stdin": true, "tty": true});
     ground.ready_pod("app", json!({"containers": [container]}))?;
     let mut talk = ground.conversation(true, &["attach", "-it", "app"])?;
-    talk.types("stty size; echo $((40 + 2))")?;
-    let screen = talk.shows("42")?;
-    ensure!(screen.contains("33 111"), "{screen}");
-    Ok(())
+    // kubectl makes the terminal larger for a moment, so that programs draw it anew.
+    ground.until("its size", || {
+        talk.types("stty size; echo $((40 + 2))")?;
+        talk.shows("42")?;
+        Ok(talk.shows_now("33 111").then_some(()))
+    })
 }
 
 fn stdin_once(ground: &Ground<'_>) -> Result<()> {
