@@ -262,6 +262,11 @@ impl<'a> Adopter<'a> {
         let same = source.digest == image.digest
             && source.names == names
             && source.namespace == self.client.namespace();
+        if base.chain.is_empty() {
+            // Its maker mounted a root file system without a snapshot: no image's, so it
+            // is found on this node alone, as it was recorded.
+            return Ok(same);
+        }
         Ok(same
             && self
                 .base(&source.snapshotter, &base.chain)?

@@ -52,7 +52,10 @@ impl Base {
     /// # Errors
     /// containerd's. An image whose record or index has gone is no error.
     pub(crate) fn of(client: &Client, container: &Container) -> Result<Self> {
-        let snapshot = client.snapshot(&container.snapshotter, &container.snapshot_key)?;
+        let snapshot = match container.snapshot_key.as_str() {
+            "" => None,
+            key => client.snapshot(&container.snapshotter, key)?,
+        };
         Ok(Self {
             chain: snapshot.map(|s| s.parent).unwrap_or_default(),
             name: container.image.clone(),

@@ -11,6 +11,9 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use super::client::{mask, optional, to_map};
 use super::{Client, Labels};
 
+/// What containerd takes when nobody says another.
+const SNAPSHOTTER: &str = "overlayfs";
+
 /// A container's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
@@ -22,9 +25,11 @@ pub(crate) struct Container {
     pub(crate) image: String,
     /// Name of the runtime (`io.containerd.reprise.v2`).
     pub(crate) runtime: String,
-    /// The snapshotter that has its root file system.
+    /// The snapshotter that has its root file system; containerd's own choice for one
+    /// that has none.
     pub(crate) snapshotter: String,
-    /// The key of its root file system there.
+    /// The key of its root file system there; empty when whoever made the container has
+    /// mounted one himself.
     pub(crate) snapshot_key: String,
     /// When it was made, in seconds since the epoch.
     pub(crate) created_unix_s: u64,
@@ -41,7 +46,9 @@ impl From<ApiContainer> for Container {
             labels: container.labels.into_iter().collect(),
             image: container.image,
             runtime: container.runtime.unwrap_or_default().name,
-            snapshotter: container.snapshotter,
+            snapshotter: Some(container.snapshotter)
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| SNAPSHOTTER.to_owned()),
             snapshot_key: container.snapshot_key,
             created_unix_s: container
                 .created_at
