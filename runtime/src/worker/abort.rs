@@ -51,7 +51,9 @@ fn reap() {
 /// Removes the directories below /tmp that a killed CRIU left.
 pub(super) fn remove_yards(work: &Path) {
     for yard in criu_log::leftover_yards(&work.join(LOG)) {
-        // A mount on it was in namespaces that are gone; gone too is fine.
+        // A mount on it was in namespaces that are gone, unless / is shared on this node.
+        // Neither being there is as good.
+        nix::mount::umount2(yard.as_str(), nix::mount::MntFlags::MNT_DETACH).ok();
         std::fs::remove_dir(yard).ok();
     }
 }
