@@ -10,7 +10,7 @@ use libc::SIGKILL;
 use reprise_runtime::cgroup;
 use reprise_runtime::checkpoint::Origin;
 use reprise_runtime::error::Doing;
-use reprise_runtime::fingerprint::{Hashes, Shown};
+use reprise_runtime::fingerprint::{self, Hashes, Shown};
 use reprise_runtime::plan::Why;
 use reprise_runtime::publish;
 use reprise_runtime::start::{Decision, Start};
@@ -243,8 +243,9 @@ struct Making {
 
 impl Making {
     async fn create(&self) -> Result<Made> {
-        // Nobody waits for it: it only makes later steps cheaper.
+        // Nobody waits for these: they only make later steps cheaper.
         drop(tokio::task::spawn_blocking(cgroup::prewarm));
+        drop(tokio::task::spawn_blocking(fingerprint::prewarm));
         let _mark = self.mark();
         if self.request.checkpoint.is_some() {
             return self.create_from_checkpoint().await;
