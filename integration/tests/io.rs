@@ -121,13 +121,14 @@ fn a_gibibyte_of_output_comes_whole_and_the_shims_memory_stays_flat() -> Result<
 fn shim_of(node: &Node, id: &str) -> Result<String> {
     let find = format!("pgrep -f 'containerd-shim-[a-z]*-v2 .*-id {id} '");
     wait_for("the shim", Duration::from_secs(20), || {
-        let told = node
-            .run("bash", ["-c", &format!("{find} | head -n 1")])?
-            .stdout;
         let running = node
             .ctr(["task", "ls"])?
             .lines()
             .any(|line| line.starts_with(id) && line.contains("RUNNING"));
+        // Asked after that: before, it may be the one that starts it.
+        let told = node
+            .run("bash", ["-c", &format!("{find} | head -n 1")])?
+            .stdout;
         Ok((running && !told.trim().is_empty()).then(|| told.trim().to_owned()))
     })
 }

@@ -186,6 +186,9 @@ fn kept() -> HashMap<String, String> {
 /// # Errors
 /// When it does not compile.
 pub fn probe() -> Result<PathBuf> {
+    // Of several threads one compiles it, and the others find it.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tools::target().join("gaps");
     fs::create_dir_all(&dir)?;
     let (source, probe) = (dir.join("probe.c"), dir.join("probe"));
