@@ -34,27 +34,21 @@ pub(super) fn hash(value: &Value) -> String {
 pub(super) fn hash_named(name: &str, value: &Value, text: &mut Vec<u8>) -> String {
     text.clear();
     text.push(b'[');
-    write_plain(&name, text);
+    write_text(name, text);
     text.push(b',');
     write(value, text);
     text.push(b']');
     hex(&Sha256::digest(&text))
 }
 
-/// The hash of `{"fields":{"<name>":"<hash>",...},"version":<version>}`; names and
-/// hashes need no escapes.
+/// The hash of `{"fields":{"<name>":"<hash>",...},"version":<version>}`.
 pub(super) fn hash_of_hashes(hashes: &BTreeMap<String, String>, version: u32) -> String {
     let mut text = Vec::with_capacity(4096);
-    text.extend_from_slice(b"{\"fields\":{");
-    for (n, (name, hash)) in hashes.iter().enumerate() {
-        if n > 0 {
-            text.push(b',');
-        }
-        for part in ["\"", name, "\":\"", hash, "\""] {
-            text.extend_from_slice(part.as_bytes());
-        }
-    }
-    text.extend_from_slice(format!("}},\"version\":{version}}}").as_bytes());
+    text.extend_from_slice(b"{\"fields\":");
+    write_object(hashes.iter(), &mut text, |hash, text| {
+        write_text(hash, text);
+    });
+    text.extend_from_slice(format!(",\"version\":{version}}}").as_bytes());
     hex(&Sha256::digest(&text))
 }
 
@@ -94,28 +88,41 @@ fn write(value: &Value, text: &mut Vec<u8>) {
         Value::Object(map) => {
             let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
             pairs.sort_unstable_by_key(|(key, _)| *key);
-            text.push(b'{');
-            for (n, (key, value)) in pairs.into_iter().enumerate() {
-                if n > 0 {
-                    text.push(b',');
-                }
-                write_plain(key, text);
-                text.push(b':');
-                write(value, text);
-            }
-            text.push(b'}');
+            write_object(pairs.into_iter(), text, write);
         }
-        Value::String(plain) if plain.bytes().all(needs_no_escape) => {
-            text.push(b'"');
-            text.extend_from_slice(plain.as_bytes());
-            text.push(b'"');
-        }
+        Value::String(plain) => write_text(plain, text),
         plain => write_plain(plain, text),
     }
 }
 
-fn needs_no_escape(byte: u8) -> bool {
-    byte >= 0x20 && byte != b'"' && byte != b'\\'
+/// Pairs that are in the order of their keys.
+fn write_object<'a, V>(
+    pairs: impl Iterator<Item = (&'a String, V)>,
+    text: &mut Vec<u8>,
+    write: impl Fn(V, &mut Vec<u8>),
+) {
+    text.push(b'{');
+    for (n, (key, value)) in pairs.enumerate() {
+        if n > 0 {
+            text.push(b',');
+        }
+        write_text(key, text);
+        text.push(b':');
+        write(value, text);
+    }
+    text.push(b'}');
+}
+
+/// Most need no escapes, and are copied as they are.
+fn write_text(plain: &str, text: &mut Vec<u8>) {
+    let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if plain.bytes().all(is_plain) {
+        text.push(b'"');
+        text.extend_from_slice(plain.as_bytes());
+        text.push(b'"');
+    } else {
+        write_plain(&plain, text);
+    }
 }
 
 fn write_plain(value: &impl Serialize, text: &mut Vec<u8>) {
