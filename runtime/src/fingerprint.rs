@@ -271,13 +271,8 @@ impl Subject {
 /// code brought in that a shim at rest has given back, which takes longer than the work;
 /// beside the reading of a spec that costs nobody time.
 pub fn prewarm() {
-    let base = RootfsMount {
-        typ: "overlay".to_owned(),
-        source: "overlay".to_owned(),
-        target: String::new(),
-        options: vec!["lowerdir=/".to_owned()],
-    };
-    let subject = Subject::of(&Spec::default(), "", &[base], &Contents::default());
+    let rootfs = [RootfsMount::overlay(vec!["lowerdir=/".to_owned()])];
+    let subject = Subject::of(&Spec::default(), "", &rootfs, &Contents::default());
     std::hint::black_box(subject.map(|subject| subject.fingerprint()));
 }
 

@@ -60,17 +60,12 @@ pub(crate) fn base() -> Value {
 }
 
 pub(crate) fn overlay(lower: &str) -> Vec<RootfsMount> {
-    vec![RootfsMount {
-        typ: "overlay".to_owned(),
-        source: "overlay".to_owned(),
-        target: String::new(),
-        options: vec![
-            "index=off".to_owned(),
-            "workdir=/s/9/work".to_owned(),
-            "upperdir=/s/9/fs".to_owned(),
-            format!("lowerdir={lower}"),
-        ],
-    }]
+    vec![RootfsMount::overlay(vec![
+        "index=off".to_owned(),
+        "workdir=/s/9/work".to_owned(),
+        "upperdir=/s/9/fs".to_owned(),
+        format!("lowerdir={lower}"),
+    ])]
 }
 
 pub(crate) fn subject(spec: &Value) -> Subject {

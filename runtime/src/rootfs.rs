@@ -18,6 +18,17 @@ pub struct RootfsMount {
 }
 
 impl RootfsMount {
+    /// The whole rootfs as one overlay.
+    #[must_use]
+    pub fn overlay(options: Vec<String>) -> Self {
+        Self {
+            typ: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options,
+        }
+    }
+
     /// The writable layer of a rootfs, when that is an overlay with one.
     #[must_use]
     pub fn upper_dir(rootfs: &[Self]) -> Option<PathBuf> {

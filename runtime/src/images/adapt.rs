@@ -11,7 +11,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use reprise_runtime::checkpoint::{BaseImage, MANIFEST_VERSION, Manifest, Origin};
+use reprise_runtime::checkpoint::{MANIFEST_VERSION, Manifest, Origin};
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{self, Fingerprint, Subject};
 use reprise_runtime::rootfs::RootfsMount;
@@ -20,7 +20,6 @@ use reprise_runtime::volumes::{self, Contents};
 use reprise_runtime::worker::foreign::{self, Archive, Changes};
 use reprise_runtime::{Error, ErrorKind, Result};
 
-use super::base::Base;
 use super::chain::Here;
 use super::client::Client;
 use super::names::{self, layer};
@@ -149,7 +148,7 @@ impl<'a> Restorable<'a> {
                 namespace: namespace.to_owned(),
                 ..manifest.origin
             },
-            base: Some(base_image(&place.base.base)),
+            base: Some(place.base.base.noted()),
             ..manifest
         })
     }
@@ -157,12 +156,8 @@ impl<'a> Restorable<'a> {
     /// What the archive's spec makes of it, as Create would.
     fn of_spec(&self, namespace: &str, here: &Here, contents: &Contents) -> Result<Manifest> {
         let archive = self.archive;
-        let rootfs = [RootfsMount {
-            typ: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            target: String::new(),
-            options: vec![format!("lowerdir={}", here.lower.join(":"))],
-        }];
+        let lower = format!("lowerdir={}", here.lower.join(":"));
+        let rootfs = [RootfsMount::overlay(vec![lower])];
         let subject = Subject::of(&archive.spec, namespace, &rootfs, contents);
         let subject = subject.ok_or_else(|| Error::internal("Its base image has no layers"))?;
         Ok(Manifest {
@@ -206,13 +201,6 @@ fn given(archive: &Archive, dir: &Path) -> Result<Given> {
     let manifest = Manifest::parse(&text);
     let manifest = manifest.map_err(|why| Error::new(ErrorKind::InvalidArgument, why));
     manifest.map(|manifest| Given::Manifest(Box::new(manifest)))
-}
-
-fn base_image(base: &Base) -> BaseImage {
-    BaseImage {
-        chain: base.chain.clone(),
-        digest: base.manifest.as_ref().map(|d| d.digest.clone()),
-    }
 }
 
 /// A regular file, and no link to one.

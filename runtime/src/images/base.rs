@@ -1,6 +1,7 @@
 //! The image that a container was made from.
 
 use reprise_runtime::Result;
+use reprise_runtime::checkpoint::BaseImage;
 use reprise_runtime::error::Doing;
 use serde::Deserialize;
 
@@ -62,6 +63,14 @@ impl Base {
             // Which one it is says an annotation; nothing depends on it.
             manifest: manifest_of(client, &container.image).unwrap_or_default(),
         })
+    }
+
+    /// What a checkpoint's manifest says of it.
+    pub(super) fn noted(&self) -> BaseImage {
+        BaseImage {
+            chain: self.chain.clone(),
+            digest: self.manifest.as_ref().map(|d| d.digest.clone()),
+        }
     }
 }
 

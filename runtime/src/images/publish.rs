@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reprise_runtime::checkpoint::{BaseImage, Manifest};
+use reprise_runtime::checkpoint::Manifest;
 use reprise_runtime::error::Doing;
 use reprise_runtime::fingerprint::{self, Fingerprint};
 use reprise_runtime::maker::{Maker, boot_id};
@@ -217,10 +217,7 @@ impl Publication {
         }
         let mut manifest = commit.manifest;
         manifest.id.clone_from(&self.id);
-        manifest.base = Some(BaseImage {
-            chain: self.base.chain.clone(),
-            digest: self.base.manifest.as_ref().map(|d| d.digest.clone()),
-        });
+        manifest.base = Some(self.base.noted());
         store::complete(&mut manifest, &images, &self.rootfs)?;
         let dump =
             Description::of(&self.container).config_dump(&self.container, &self.base, &manifest);

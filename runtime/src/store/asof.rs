@@ -255,12 +255,8 @@ mod tests {
     use super::*;
 
     fn overlay(options: &[&str]) -> [RootfsMount; 1] {
-        [RootfsMount {
-            typ: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            target: String::new(),
-            options: options.iter().map(ToString::to_string).collect(),
-        }]
+        let options = options.iter().map(ToString::to_string).collect();
+        [RootfsMount::overlay(options)]
     }
 
     #[test]
