@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::{
-    Container as ApiContainer, GetContainerRequest, UpdateContainerRequest,
+    Container as ApiContainer, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
+    ListContainersRequest, UpdateContainerRequest,
 };
+use prost_types::Any;
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::client::{mask, optional, to_map};
@@ -13,6 +16,9 @@ use super::{Client, Labels};
 
 /// What containerd takes when nobody says another.
 const SNAPSHOTTER: &str = "overlayfs";
+
+/// The type of a container's spec (`core/containers` of containerd).
+const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 /// A container's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +43,19 @@ pub(crate) struct Container {
     pub(crate) spec: Vec<u8>,
     /// JSON by name, such as the CRI plugin's `io.cri-containerd.container.metadata`.
     pub(crate) extensions: BTreeMap<String, Vec<u8>>,
+}
+
+/// A container that is to be made.
+#[derive(Debug)]
+pub(crate) struct NewContainer<'a> {
+    pub(crate) id: &'a str,
+    /// The runtime's name.
+    pub(crate) runtime: &'a str,
+    pub(crate) snapshotter: &'a str,
+    pub(crate) snapshot_key: &'a str,
+    /// `config.json`.
+    pub(crate) spec: Vec<u8>,
+    pub(crate) labels: Labels,
 }
 
 impl From<ApiContainer> for Container {
@@ -92,6 +111,51 @@ impl Client {
                     ),
                 )
             })
+    }
+
+    /// Makes a container's record.
+    pub(crate) fn create_container(&self, new: NewContainer<'_>) -> Result<()> {
+        let request = self.request(CreateContainerRequest {
+            container: Some(ApiContainer {
+                id: new.id.to_owned(),
+                labels: to_map(&new.labels),
+                runtime: Some(Runtime {
+                    name: new.runtime.to_owned(),
+                    options: None,
+                }),
+                spec: Some(Any {
+                    type_url: SPEC_TYPE.to_owned(),
+                    value: new.spec,
+                }),
+                snapshotter: new.snapshotter.to_owned(),
+                snapshot_key: new.snapshot_key.to_owned(),
+                ..ApiContainer::default()
+            }),
+        });
+        let mut client = self.containers();
+        let doing = format_args!("Cannot make container {}", new.id);
+        self.call(doing, client.create(request)).map(drop)
+    }
+
+    /// Removes a container's record; none there is no error.
+    pub(crate) fn remove_container(&self, id: &str) -> Result<()> {
+        let request = self.request(DeleteContainerRequest { id: id.to_owned() });
+        let mut client = self.containers();
+        let removed = self.call(
+            format_args!("Cannot remove container {id}"),
+            client.delete(request),
+        );
+        optional(removed).map(drop)
+    }
+
+    /// Records of containers that have a label.
+    pub(crate) fn containers_with(&self, label: &str) -> Result<Vec<Container>> {
+        let request = self.request(ListContainersRequest {
+            filters: vec![format!("labels.\"{label}\"")],
+        });
+        let mut client = self.containers();
+        let answer = self.call("Cannot list containers", client.list(request))?;
+        Ok(answer.containers.into_iter().map(Container::from).collect())
     }
 
     /// Sets labels of a container's record; others stay.

@@ -1,22 +1,17 @@
-//! containerd's tasks, and the records of containers that we make ourselves.
+//! containerd's tasks.
 
 use std::path::Path;
 use std::time::Duration;
 
-use containerd_client::services::v1::container::Runtime;
-use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
-    Container as ApiContainer, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
-    DeleteTaskRequest, KillRequest, ListContainersRequest, StartRequest, WaitRequest,
+    CreateTaskRequest, DeleteTaskRequest, KillRequest, StartRequest, WaitRequest,
 };
 use containerd_client::types::Mount;
-use prost_types::Any;
 use reprise_runtime::Result;
 
-use super::client::{optional, to_map};
-use super::containers::Container;
-use super::{Client, Labels};
+use super::Client;
+use super::client::optional;
 
 /// What a restore may take: CRIU's own deadline is shorter by default.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -24,74 +19,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 const END: Duration = Duration::from_secs(30);
 /// SIGKILL.
 const KILL: u32 = 9;
-/// The type of a container's spec (`core/containers` of containerd).
-const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-
-/// A container that is to be made.
-#[derive(Debug)]
-pub(crate) struct NewContainer<'a> {
-    pub(crate) id: &'a str,
-    /// The runtime's name.
-    pub(crate) runtime: &'a str,
-    pub(crate) snapshotter: &'a str,
-    pub(crate) snapshot_key: &'a str,
-    /// `config.json`.
-    pub(crate) spec: Vec<u8>,
-    pub(crate) labels: Labels,
-}
-
 impl Client {
     fn tasks(&self) -> TasksClient<containerd_client::tonic::transport::Channel> {
         TasksClient::new(self.channel.clone())
-    }
-
-    fn records(&self) -> ContainersClient<containerd_client::tonic::transport::Channel> {
-        ContainersClient::new(self.channel.clone())
-    }
-
-    /// Makes a container's record.
-    pub(crate) fn create_container(&self, new: NewContainer<'_>) -> Result<()> {
-        let request = self.request(CreateContainerRequest {
-            container: Some(ApiContainer {
-                id: new.id.to_owned(),
-                labels: to_map(&new.labels),
-                runtime: Some(Runtime {
-                    name: new.runtime.to_owned(),
-                    options: None,
-                }),
-                spec: Some(Any {
-                    type_url: SPEC_TYPE.to_owned(),
-                    value: new.spec,
-                }),
-                snapshotter: new.snapshotter.to_owned(),
-                snapshot_key: new.snapshot_key.to_owned(),
-                ..ApiContainer::default()
-            }),
-        });
-        let mut client = self.records();
-        let doing = format_args!("Cannot make container {}", new.id);
-        self.call(doing, client.create(request)).map(drop)
-    }
-
-    /// Removes a container's record; none there is no error.
-    pub(crate) fn remove_container(&self, id: &str) -> Result<()> {
-        let request = self.request(DeleteContainerRequest { id: id.to_owned() });
-        let mut client = self.records();
-        let removed = self.call(
-            format_args!("Cannot remove container {id}"),
-            client.delete(request),
-        );
-        optional(removed).map(drop)
-    }
-
-    /// Records of containers that have a label.
-    pub(crate) fn containers_with(&self, label: &str) -> Result<Vec<Container>> {
-        let request = self.request(ListContainersRequest {
-            filters: vec![format!("labels.\"{label}\"")],
-        });
-        let mut client = self.records();
-        let answer = self.call("Cannot list containers", client.list(request))?;
-        Ok(answer.containers.into_iter().map(Container::from).collect())
     }
 
     /// Has a container's processes made, without input; what they say goes into a FIFO.

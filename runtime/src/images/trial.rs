@@ -21,9 +21,9 @@ use reprise_runtime::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::containers::NewContainer;
 use super::names::layer;
 use super::sandbox::Sandbox;
-use super::tasks::NewContainer;
 use super::{Labels, sweep};
 
 /// On a scratch container: who made it ([`Maker`]).
