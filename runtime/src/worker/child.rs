@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::protocol::open_null;
 use super::{Command, Reply, Stdio, Timing, container, dump, ground, restore, trace, wire};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::sys;
@@ -59,11 +60,7 @@ fn settle() -> Result<OwnedFd> {
     let socket = sys::borrow(0)
         .try_clone_to_owned()
         .doing("cannot keep the worker's socket")?;
-    let null = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .doing("cannot open /dev/null")?;
+    let null = open_null()?;
     nix::unistd::dup2(null.as_raw_fd(), 0).doing("cannot replace standard input")?;
     trace::collect();
     Ok(socket)

@@ -23,6 +23,7 @@ use super::child::Held;
 use super::executor::{self, Agent, Desk, Finish, Who};
 use super::ground::{self, Clock, Ground, Paths};
 use super::hooks::{self, State, When};
+use super::protocol::open_null;
 use super::tree::{Tree, Void};
 use super::{
     Create, Exec, Started, Stdio, Timing, alive, helper, prepare, trace, userns, validate,
@@ -197,15 +198,7 @@ fn builder(
 }
 
 fn or_null(fd: Option<OwnedFd>) -> Result<OwnedFd> {
-    match fd {
-        Some(fd) => Ok(fd),
-        None => File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .map(OwnedFd::from)
-            .doing("cannot open /dev/null"),
-    }
+    fd.map_or_else(|| open_null().map(OwnedFd::from), Ok)
 }
 
 impl Held for Cold {

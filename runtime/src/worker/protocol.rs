@@ -1,12 +1,13 @@
 //! What shim and worker say to each other.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Doing, Error, Result};
 use crate::rootfs::RootfsMount;
 
 /// A request to the worker. One worker answers one command, save that
@@ -68,6 +69,13 @@ pub struct Stdio {
     pub stdout: Option<OwnedFd>,
     /// Write end of the pipe for standard error.
     pub stderr: Option<OwnedFd>,
+}
+
+/// What a stream is that nobody wants.
+pub(super) fn open_null() -> Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    options.open("/dev/null").doing("Cannot open /dev/null")
 }
 
 /// Where CRIU is and how it is driven.

@@ -24,7 +24,7 @@ use super::dump::{common_options, open_dir};
 use super::executor;
 use super::ground::{Clock, Ground};
 use super::layout::Layout;
-use super::protocol::{Create, Stdio, Timing};
+use super::protocol::{Create, Stdio, Timing, open_null};
 use super::record::{Kind, Record, SHARED_MEMORY};
 use super::stage::{self, Stage};
 use super::upper::Upper;
@@ -367,12 +367,6 @@ impl Drop for Restored {
             upper.reset();
         }
     }
-}
-
-fn open_null() -> Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true);
-    options.open("/dev/null").doing("Cannot open /dev/null")
 }
 
 /// Device rules and limits hold before the image is touched: it may open devices
