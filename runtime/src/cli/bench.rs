@@ -1,8 +1,6 @@
 //! `reprise bench`: how long a checkpoint takes to restore on this node.
 
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Places, full_id, none, progress, show};
 use crate::images::meter::Meter;
+use crate::images::scratch::Scratch;
 use crate::images::trial::{Times, Trial, sweep_dead};
 use crate::images::{Labels, names};
 
@@ -96,13 +95,13 @@ impl Bench {
         sweep_dead(&client)?;
         // Whoever ends us waits for the containers to go.
         let ends = Ends::block()?;
-        let scratch = Scratch::make(&places.run_root)?;
+        let scratch = Scratch::make(&places.store_path()?.join("staging"), "bench")?;
         let lease = format!("reprise-bench-{}", Maker::me());
         let labels = Labels::from([(names::PUBLISHER.to_owned(), Maker::me().to_string())]);
         client.create_lease(&lease, &labels)?;
         let trial = || {
             let client = places.containerd(&namespace)?.under(&lease)?;
-            Trial::of(client, stored, &self.runtime, &scratch.0)
+            Trial::of(client, stored, &self.runtime, scratch.path())
         };
         let timed = progress::shown("Restoring", |meter| self.repeat(&ends, meter, &trial));
         let given_back = client.remove_lease(&lease, true);
@@ -257,26 +256,6 @@ fn cached(stored: &Stored) -> Option<u64> {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     let page = page.ok().flatten()?;
     Some(pages * u64::try_from(page).ok()?)
-}
-
-/// A directory for what scratch containers mount, gone with us.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(run_root: &Path) -> Result<Self> {
-        let dir = run_root.with_file_name(format!("reprise-bench-{}", Maker::me()));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .doing(format_args!("Cannot make {}", dir.display()))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }
 
 /// The signals that end us, once what has begun is over.

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::Labels;
 use super::client::Client;
 use super::meter::Meter;
 use super::names::{self, LAYER_TYPE, layer};
+use super::scratch::Scratch;
 
 /// Where containerd keeps blobs, below the root of its content plugin.
 const CONTENT: (&str, &str) = ("io.containerd.content.v1", "content");
@@ -47,7 +48,10 @@ pub(crate) fn export(
     file: &Path,
     meter: &Meter,
 ) -> Result<()> {
-    let scratch = Scratch::make(scratch, stored.id())?;
+    let scratch = Scratch::make(scratch, &format!("{}.export", stored.id()))?;
+    for dir in [tree(&scratch), fresh(&scratch)] {
+        fs::create_dir(&dir).doing(format_args!("Cannot make {}", dir.display()))?;
+    }
     let lease = format!("reprise-export-{}", Maker::me());
     let labels = Labels::from([(names::PUBLISHER.to_owned(), Maker::me().to_string())]);
     client.create_lease(&lease, &labels)?;
@@ -56,55 +60,30 @@ pub(crate) fn export(
         .and_then(|client| gather(&client, stored, &scratch))
         .and_then(|()| {
             meter.set(0, stored.manifest().image_bytes);
-            pack(&scratch.tree(), file, meter)
+            pack(&tree(&scratch), file, meter)
         });
     let given_back = client.remove_lease(&lease, false);
     packed.and(given_back)
 }
 
-/// A directory for what is not in the checkpoint as the archive has it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(below: &Path, id: &str) -> Result<Self> {
-        // The store's own sweep removes it, should we not get to it.
-        let dir = below.join(format!("{id}.export@{}", Maker::me()));
-        let doing = || format!("Cannot make {}", dir.display());
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .doing(doing())?;
-        let scratch = Self(dir.clone());
-        for sub in [scratch.tree(), scratch.fresh()] {
-            fs::create_dir(sub).doing(doing())?;
-        }
-        Ok(scratch)
-    }
-
-    fn tree(&self) -> PathBuf {
-        self.0.join("tree")
-    }
-
-    fn fresh(&self) -> PathBuf {
-        self.0.join("fresh")
-    }
+/// Files that CRIU's images need to be others, before they are linked.
+fn fresh(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("fresh")
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
+/// What the archive will have.
+fn tree(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("tree")
 }
 
 fn gather(client: &Client, stored: &Stored, scratch: &Scratch) -> Result<()> {
-    let tree = scratch.tree();
+    let tree = tree(scratch);
     let images = stored.images();
     let images =
         fs::canonicalize(&images).doing(format_args!("Cannot open {}", images.display()))?;
     let data = images.parent().unwrap_or(&images);
     let archive = Archive::read(data)?;
-    let changes = foreign::for_runc(&images, &archive.spec, &scratch.fresh())?;
+    let changes = foreign::for_runc(&images, &archive.spec, &fresh(scratch))?;
     changes.link_beside(&images, &tree.join(layer::IMAGES))?;
     for name in FILES {
         let from = data.join(name);

@@ -23,6 +23,7 @@
 //!  transfer     the push, by containerd
 //!  trial        a restore that is timed, in a scratch container: tasks, sandbox
 //!  meter        how far long work has come
+//!  scratch      a directory that goes with this process
 //!  sweep        what dead publishers left
 //!  hold         a restored container keeps the snapshots that it reads
 //! ```
@@ -52,6 +53,7 @@ pub(crate) mod publish;
 pub(crate) mod records;
 pub(crate) mod refresh;
 mod sandbox;
+pub(crate) mod scratch;
 pub(crate) mod seal;
 pub(crate) mod serve;
 pub(crate) mod snapshots;
