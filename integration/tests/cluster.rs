@@ -15,14 +15,10 @@ const BOTH: [&str; 2] = ["runc", "reprise"];
 
 /// What `hack/cluster test` asks for, with so many nodes.
 fn options(workers: usize) -> ClusterOptions {
-    let mut options = ClusterOptions {
+    ClusterOptions {
         workers,
-        ..ClusterOptions::default()
-    };
-    if let Ok(version) = env::var("KUBERNETES") {
-        options.kubernetes = version;
+        ..ClusterOptions::asked_for()
     }
-    options
 }
 
 /// A pod and a service that leads to it.

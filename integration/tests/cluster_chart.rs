@@ -131,7 +131,7 @@ fn is_as_before(deployment: &Deployment<'_>, before: &[DeployedPod]) -> Result<(
 fn pods_live_through_install_upgrade_and_uninstall() -> Result<()> {
     let options = ClusterOptions {
         node: NodeOptions::pristine(DEFAULT_CONTAINERD),
-        ..ClusterOptions::default()
+        ..ClusterOptions::asked_for()
     };
     if let Some(missing) = Cluster::missing(&options.kubernetes) {
         println!("skipped: {missing}");

@@ -45,14 +45,11 @@ print(json.loads(base64.urlsafe_b64decode(claims + "==="))["kubernetes.io"]["pod
 /// A cluster as `hack/cluster test` asks for it; `None`, with the reason printed, when
 /// its programs have not been built.
 fn cluster(workers: usize, node: NodeOptions) -> Result<Option<Cluster>> {
-    let mut options = ClusterOptions {
+    let options = ClusterOptions {
         workers,
         node,
-        ..ClusterOptions::default()
+        ..ClusterOptions::asked_for()
     };
-    if let Ok(version) = std::env::var("KUBERNETES") {
-        options.kubernetes = version;
-    }
     if let Some(missing) = Cluster::missing(&options.kubernetes) {
         println!("skipped: {missing}");
         return Ok(None);

@@ -2,15 +2,12 @@
 //! JVM, restored and cold, and `sleep`, which shows what Kubernetes itself takes.
 
 use crate::checkpoints::Decision;
-use crate::cluster::{Cluster, ClusterOptions, Deployment, Template};
+use crate::cluster::{Cluster, ClusterOptions, Deployment, Template, report};
 use crate::measure::{median, millis};
 use crate::programs::{BUSYBOX, Program};
 use crate::runtime::Runtime;
-use crate::tools;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
-use std::env;
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -70,11 +67,7 @@ impl Row {
 /// When something does not work, or a pod was not started as it was to be.
 #[allow(clippy::print_stdout, reason = "a benchmark talks to its user")]
 pub(super) fn run(runs: usize) -> Result<()> {
-    let mut options = ClusterOptions::default();
-    if let Ok(version) = env::var("KUBERNETES") {
-        options.kubernetes = version;
-    }
-    let cluster = Cluster::start(&options)?;
+    let cluster = Cluster::start(&ClusterOptions::asked_for())?;
     let mut rows: Vec<Row> = [Load::Sleep, Load::Java]
         .into_iter()
         .flat_map(|load| {
@@ -98,7 +91,7 @@ pub(super) fn run(runs: usize) -> Result<()> {
         }
     }
     tell(&rows)?;
-    write(&rows, &tools::workspace().join("target/cluster"))
+    write(&rows, &report::dir())
 }
 
 /// The checkpoint that all restored pods come from.
@@ -183,12 +176,6 @@ fn median_of(rows: &[Row], load: Load, runtime: Runtime) -> Result<f64> {
 /// Writes `scale` into the report and leaves the rest of it.
 #[allow(clippy::print_stdout, reason = "a benchmark talks to its user")]
 fn write(rows: &[Row], dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let file = dir.join("report.json");
-    let mut report: Map<String, Value> = match fs::read_to_string(&file) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| file.display().to_string())?,
-        Err(_) => Map::new(),
-    };
     let mut scale = Map::new();
     for load in [Load::Java, Load::Sleep] {
         let runc = median_of(rows, load, Runtime::Runc)?;
@@ -198,10 +185,8 @@ fn write(rows: &[Row], dir: &Path) -> Result<()> {
             json!({"runc_s": runc, "reprise_s": reprise}),
         );
     }
-    report.insert("scale".to_owned(), scale.into());
-    let partial = file.with_extension("partial");
-    fs::write(&partial, serde_json::to_string_pretty(&report)?)?;
-    fs::rename(partial, &file)?;
+    let fields = Map::from_iter([("scale".to_owned(), Value::Object(scale))]);
+    let file = report::put(dir, fields)?;
     println!("written: {}", file.display());
     Ok(())
 }

@@ -9,7 +9,6 @@ use crate::wait::wait_for;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::env;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -40,11 +39,7 @@ const SCRIPT: &str = "trap 'exit 7' TERM; read first < /proc/sys/kernel/hostname
 /// left of them.
 #[allow(clippy::print_stdout, reason = "a benchmark talks to its user")]
 pub(super) fn run(pods: usize, restarts: usize) -> Result<()> {
-    let mut options = ClusterOptions::default();
-    if let Ok(version) = env::var("KUBERNETES") {
-        options.kubernetes = version;
-    }
-    let cluster = Cluster::start(&options)?;
+    let cluster = Cluster::start(&ClusterOptions::asked_for())?;
     let (kubectl, worker) = (cluster.kubectl(), cluster.worker("node-1")?);
     kubectl.apply(&pod("original", 0))?;
     kubectl.wait_ready("original")?;

@@ -90,6 +90,15 @@ impl Kubectl {
     /// # Errors
     /// When it cannot be started; its own failure is in the answer.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Finished> {
+        self.run_within(time_limit(), args)
+    }
+
+    /// Runs it for as long as these arguments of `timeout` say.
+    pub(super) fn run_within<S: AsRef<OsStr>>(
+        &self,
+        limit: [String; 2],
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Finished> {
         let args: Vec<S> = args.into_iter().collect();
         let words: Vec<_> = args
             .iter()
@@ -97,7 +106,7 @@ impl Kubectl {
             .collect();
         let shown = format!("kubectl {}", words.join(" "));
         let mut timeout = Command::new("timeout");
-        timeout.args(time_limit()).arg(&self.program);
+        timeout.args(limit).arg(&self.program);
         Finished::of(shown, &mut self.with_environment(timeout, &args))
     }
 

@@ -14,6 +14,7 @@ mod forward;
 mod kubectl;
 mod network;
 mod options;
+pub(crate) mod report;
 pub mod suite;
 mod worker;
 

@@ -32,6 +32,19 @@ impl Default for ClusterOptions {
     }
 }
 
+impl ClusterOptions {
+    /// The default with the Kubernetes that `$KUBERNETES` asks for, as the commands of
+    /// `hack` hand it on.
+    #[must_use]
+    pub fn asked_for() -> Self {
+        let asked = std::env::var("KUBERNETES");
+        Self {
+            kubernetes: asked.unwrap_or_else(|_| DEFAULT_KUBERNETES.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
 /// The programs that a cluster is made of.
 pub(super) fn programs(kubernetes: &str) -> Vec<PathBuf> {
     let mut programs = vec![Tools::etcd()];

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What a program did.
 #[derive(Clone, Debug)]
@@ -22,7 +23,12 @@ pub struct Finished {
 
 /// What tells `timeout` how long a program may take at most, before its name.
 pub(crate) fn time_limit() -> [String; 2] {
-    ["--kill-after=5".to_owned(), (120 * patience()).to_string()]
+    time_limit_of(Duration::from_secs(120) * patience())
+}
+
+/// What tells `timeout` that a program may take so long at most.
+pub(crate) fn time_limit_of(most: Duration) -> [String; 2] {
+    ["--kill-after=5".to_owned(), most.as_secs_f64().to_string()]
 }
 
 impl Finished {

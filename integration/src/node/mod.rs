@@ -17,7 +17,7 @@ mod template;
 
 pub(crate) use boot::{only_child, wait_until_ready};
 pub use command::Finished;
-pub(crate) use command::time_limit;
+pub(crate) use command::{time_limit, time_limit_of};
 pub use driver::CgroupDriver;
 pub use options::{Criu, NodeOptions};
 pub(crate) use place::Place;

@@ -2,7 +2,7 @@
 
 use super::manifest::complete;
 use crate::cluster::{Cluster, Kubectl};
-use crate::node::Finished;
+use crate::node::{Finished, time_limit_of};
 use crate::terminal::Terminal;
 use crate::wait::patiently;
 use anyhow::{Context, Result, bail, ensure};
@@ -86,16 +86,7 @@ impl<'a> Ground<'a> {
     pub(super) fn run(&self, args: &[&str]) -> Result<Finished> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         ensure!(!left.is_zero(), "{}", self.too_late());
-        let asked = self.kubectl.command(args);
-        let mut timeout = Command::new("timeout");
-        timeout
-            .args(["--kill-after=5", &left.as_secs_f64().to_string()])
-            .arg(asked.get_program())
-            .args(asked.get_args());
-        for (name, value) in asked.get_envs() {
-            timeout.env(name, value.unwrap_or_default());
-        }
-        let finished = Finished::of(format!("kubectl {}", args.join(" ")), &mut timeout)?;
+        let finished = self.kubectl.run_within(time_limit_of(left), args)?;
         // What `timeout` ends with when it had to end the other.
         ensure!(
             !matches!(finished.code, 124 | 137) || Instant::now() < self.deadline,

@@ -18,11 +18,9 @@ pub(super) const THEME: Theme = Theme {
     ],
 };
 
-/// How far two figures may be apart: a twentieth, or this much for what is small.
-struct Noise {
-    name: &'static str,
-    floor: f64,
-}
+/// A figure's name and how far two of it may be apart: a twentieth, or this much for
+/// what is small.
+type Noise = (&'static str, f64);
 
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
@@ -78,18 +76,17 @@ fn compare(
     let mut last = String::new();
     let compared = ground.until("like figures", || {
         let (yardstick, measured) = (ask("yardstick")?, ask("measured")?);
-        for noise in wanted {
-            let (Some(one), Some(other)) = (yardstick.get(noise.name), measured.get(noise.name))
-            else {
-                last = format!("{} is missing: {yardstick:?} {measured:?}", noise.name);
+        for (name, floor) in wanted {
+            let (Some(one), Some(other)) = (yardstick.get(*name), measured.get(*name)) else {
+                last = format!("{name} is missing: {yardstick:?} {measured:?}");
                 return Ok(None);
             };
-            if let Err(error) = near(noise.name, *one, *other, noise.floor) {
+            if let Err(error) = near(name, *one, *other, *floor) {
                 last = error.to_string();
                 return Ok(None);
             }
             if *one == 0.0 {
-                last = format!("{} is 0", noise.name);
+                last = format!("{name} is 0");
                 return Ok(None);
             }
         }
@@ -112,91 +109,41 @@ fn in_summary(ground: &Ground<'_>, pod: &str) -> Result<Value> {
     Ok(pods.into_iter().find(own).unwrap_or_default())
 }
 
-fn numbers(value: &Value, paths: &[(&str, &str)]) -> BTreeMap<String, f64> {
-    let read =
-        |(name, path): &(&str, &str)| Some(((*name).to_owned(), value.pointer(path)?.as_f64()?));
-    paths.iter().filter_map(read).collect()
+/// Compares figures of the kubelet's summary, by where they are in it.
+fn compare_summaries(ground: &Ground<'_>, wanted: &[Noise]) -> Result<()> {
+    two_pods(ground)?;
+    compare(ground, wanted, |pod| {
+        let summary = in_summary(ground, pod)?;
+        let read = |(path, _): &Noise| Some(((*path).to_owned(), summary.pointer(path)?.as_f64()?));
+        Ok(wanted.iter().filter_map(read).collect())
+    })
 }
 
 fn summary(ground: &Ground<'_>) -> Result<()> {
-    two_pods(ground)?;
-    let wanted = [
-        Noise {
-            name: "container cpu",
-            floor: 0.15e9,
-        },
-        Noise {
-            name: "container memory",
-            floor: MEBIBYTE,
-        },
-        Noise {
-            name: "container rss",
-            floor: MEBIBYTE,
-        },
-        Noise {
-            name: "container available",
-            floor: MEBIBYTE,
-        },
-        Noise {
-            name: "pod cpu",
-            floor: 0.2e9,
-        },
-        Noise {
-            name: "pod memory",
-            floor: 2.0 * MEBIBYTE,
-        },
-        Noise {
-            name: "pod rss",
-            floor: 2.0 * MEBIBYTE,
-        },
-        Noise {
-            name: "processes",
-            floor: 0.0,
-        },
-    ];
-    compare(ground, &wanted, |pod| {
-        Ok(numbers(
-            &in_summary(ground, pod)?,
-            &[
-                ("container cpu", "/containers/0/cpu/usageCoreNanoSeconds"),
-                ("container memory", "/containers/0/memory/workingSetBytes"),
-                ("container rss", "/containers/0/memory/rssBytes"),
-                ("container available", "/containers/0/memory/availableBytes"),
-                ("pod cpu", "/cpu/usageCoreNanoSeconds"),
-                ("pod memory", "/memory/workingSetBytes"),
-                ("pod rss", "/memory/rssBytes"),
-                ("processes", "/process_stats/process_count"),
-            ],
-        ))
-    })
+    compare_summaries(
+        ground,
+        &[
+            ("/containers/0/cpu/usageCoreNanoSeconds", 0.15e9),
+            ("/containers/0/memory/workingSetBytes", MEBIBYTE),
+            ("/containers/0/memory/rssBytes", MEBIBYTE),
+            ("/containers/0/memory/availableBytes", MEBIBYTE),
+            ("/cpu/usageCoreNanoSeconds", 0.2e9),
+            ("/memory/workingSetBytes", 2.0 * MEBIBYTE),
+            ("/memory/rssBytes", 2.0 * MEBIBYTE),
+            ("/process_stats/process_count", 0.0),
+        ],
+    )
 }
 
 fn storage(ground: &Ground<'_>) -> Result<()> {
-    two_pods(ground)?;
-    let wanted = [
-        Noise {
-            name: "rootfs",
-            floor: 65536.0,
-        },
-        Noise {
-            name: "logs",
-            floor: 8192.0,
-        },
-        Noise {
-            name: "ephemeral",
-            floor: 65536.0,
-        },
-    ];
-    compare(ground, &wanted, |pod| {
-        Ok(numbers(
-            &in_summary(ground, pod)?,
-            &[
-                ("rootfs", "/containers/0/rootfs/usedBytes"),
-                ("logs", "/containers/0/logs/usedBytes"),
-                ("ephemeral", "/ephemeral-storage/usedBytes"),
-            ],
-        ))
-    })
+    compare_summaries(
+        ground,
+        &[
+            ("/containers/0/rootfs/usedBytes", 65536.0),
+            ("/containers/0/logs/usedBytes", 8192.0),
+            ("/ephemeral-storage/usedBytes", 65536.0),
+        ],
+    )
 }
 
 /// The samples of a pod's container (or of the pod, when it has none), by metric.
@@ -232,68 +179,40 @@ fn samples(ground: &Ground<'_>, text: &str, pod: &str) -> BTreeMap<String, f64> 
     found
 }
 
-fn resource(ground: &Ground<'_>) -> Result<()> {
+/// Compares samples of one of the kubelet's endpoints for metrics.
+fn compare_samples(ground: &Ground<'_>, endpoint: &str, wanted: &[Noise]) -> Result<()> {
     two_pods(ground)?;
-    let wanted = [
-        Noise {
-            name: "container container_cpu_usage_seconds_total",
-            floor: 0.15,
-        },
-        Noise {
-            name: "container container_memory_working_set_bytes",
-            floor: MEBIBYTE,
-        },
-        Noise {
-            name: "container container_start_time_seconds",
-            floor: 5.0,
-        },
-        Noise {
-            name: "pod pod_cpu_usage_seconds_total",
-            floor: 0.2,
-        },
-        Noise {
-            name: "pod pod_memory_working_set_bytes",
-            floor: 2.0 * MEBIBYTE,
-        },
-    ];
-    compare(ground, &wanted, |pod| {
-        Ok(samples(ground, &raw(ground, "/metrics/resource")?, pod))
+    compare(ground, wanted, |pod| {
+        Ok(samples(ground, &raw(ground, endpoint)?, pod))
     })
 }
 
+fn resource(ground: &Ground<'_>) -> Result<()> {
+    compare_samples(
+        ground,
+        "/metrics/resource",
+        &[
+            ("container container_cpu_usage_seconds_total", 0.15),
+            ("container container_memory_working_set_bytes", MEBIBYTE),
+            ("container container_start_time_seconds", 5.0),
+            ("pod pod_cpu_usage_seconds_total", 0.2),
+            ("pod pod_memory_working_set_bytes", 2.0 * MEBIBYTE),
+        ],
+    )
+}
+
 fn cadvisor(ground: &Ground<'_>) -> Result<()> {
-    two_pods(ground)?;
-    let wanted = [
-        Noise {
-            name: "container container_cpu_usage_seconds_total",
-            floor: 0.15,
-        },
-        Noise {
-            name: "container container_memory_working_set_bytes",
-            floor: MEBIBYTE,
-        },
-        Noise {
-            name: "container container_memory_rss",
-            floor: MEBIBYTE,
-        },
-        Noise {
-            name: "container container_processes",
-            floor: 0.0,
-        },
-        Noise {
-            name: "container container_threads",
-            floor: 0.0,
-        },
-        Noise {
-            name: "container container_spec_memory_limit_bytes",
-            floor: 0.0,
-        },
-        Noise {
-            name: "pod container_memory_working_set_bytes",
-            floor: 2.0 * MEBIBYTE,
-        },
-    ];
-    compare(ground, &wanted, |pod| {
-        Ok(samples(ground, &raw(ground, "/metrics/cadvisor")?, pod))
-    })
+    compare_samples(
+        ground,
+        "/metrics/cadvisor",
+        &[
+            ("container container_cpu_usage_seconds_total", 0.15),
+            ("container container_memory_working_set_bytes", MEBIBYTE),
+            ("container container_memory_rss", MEBIBYTE),
+            ("container container_processes", 0.0),
+            ("container container_threads", 0.0),
+            ("container container_spec_memory_limit_bytes", 0.0),
+            ("pod container_memory_working_set_bytes", 2.0 * MEBIBYTE),
+        ],
+    )
 }

@@ -54,35 +54,30 @@ fn qos(ground: &Ground<'_>, class: &str) -> Result<()> {
     Ok(())
 }
 
+/// A container with these resources is of this class and has these limits.
+fn is_of(ground: &Ground<'_>, container: Value, class: &str, wanted: [&str; 2]) -> Result<()> {
+    ground.facts(container, json!({}), LIMITS)?;
+    qos(ground, class)?;
+    limits(ground, wanted)
+}
+
 fn guaranteed(ground: &Ground<'_>) -> Result<()> {
     let container = resources(json!({"limits": {"cpu": "250m", "memory": "64Mi"}}));
-    ground.facts(container, json!({}), LIMITS)?;
-    qos(ground, "Guaranteed")?;
-    limits(
-        ground,
-        ["67108864 256 25000 100000", "67108864 10 25000 100000"],
-    )
+    let limits = ["67108864 256 25000 100000", "67108864 10 25000 100000"];
+    is_of(ground, container, "Guaranteed", limits)
 }
 
 fn burstable(ground: &Ground<'_>) -> Result<()> {
     let container = resources(json!({
         "requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "128Mi"},
     }));
-    ground.facts(container, json!({}), LIMITS)?;
-    qos(ground, "Burstable")?;
-    limits(
-        ground,
-        ["134217728 102 -1 100000", "134217728 4 max 100000"],
-    )
+    let limits = ["134217728 102 -1 100000", "134217728 4 max 100000"];
+    is_of(ground, container, "Burstable", limits)
 }
 
 fn best_effort(ground: &Ground<'_>) -> Result<()> {
-    ground.facts(json!({}), json!({}), LIMITS)?;
-    qos(ground, "BestEffort")?;
-    limits(
-        ground,
-        ["9223372036854771712 2 -1 100000", "max 1 max 100000"],
-    )?;
+    let limits = ["9223372036854771712 2 -1 100000", "max 1 max 100000"];
+    is_of(ground, json!({}), "BestEffort", limits)?;
     let said = ground.exec("facts", "cat /proc/1/oom_score_adj")?;
     ensure!(said == "1000", "{said}");
     Ok(())

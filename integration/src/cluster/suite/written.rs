@@ -1,12 +1,12 @@
 //! What is left to read afterwards.
 
+use crate::cluster::report;
 use crate::conformance::Report;
-use crate::tools::workspace;
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `target/cluster`.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Out(PathBuf);
 impl Out {
     /// Makes it, without logs of before.
     pub(super) fn prepare() -> Result<Self> {
-        let dir = workspace().join("target/cluster");
+        let dir = report::dir();
         fs::remove_dir_all(dir.join("logs")).ok();
         fs::create_dir_all(dir.join("logs"))?;
         Ok(Self(dir))
@@ -29,19 +29,11 @@ impl Out {
     /// Writes `report.json` and `table.txt`; what others have found out about scaling
     /// stays in there.
     pub(super) fn write(&self, report: &Report) -> Result<()> {
-        let file = self.0.join("report.json");
-        let value = with_scale(serde_json::to_value(report)?, &file);
-        fs::write(&file, serde_json::to_string_pretty(&value)?)?;
+        if let Value::Object(fields) = serde_json::to_value(report)? {
+            report::put(&self.0, fields)?;
+        }
         Ok(fs::write(self.0.join("table.txt"), report.table())?)
     }
-}
-
-fn with_scale(mut report: Value, file: &Path) -> Value {
-    let before = fs::read(file).ok();
-    let before = before.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let scale = before.and_then(|before| before.get("scale").cloned());
-    report["scale"] = scale.unwrap_or_else(|| json!({}));
-    report
 }
 
 impl fmt::Display for Out {
@@ -51,22 +43,5 @@ impl fmt::Display for Out {
             f,
             "{dir}: report.json and table.txt (of whole runs), logs/ (of failures)"
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_known_about_scaling_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("report.json");
-        let report = json!({"both": ["a"]});
-        assert_eq!(with_scale(report.clone(), &file)["scale"], json!({}));
-        fs::write(&file, r#"{"both": [], "scale": {"java": {"runc_s": 20}}}"#).unwrap();
-        let kept = with_scale(report, &file);
-        assert_eq!(kept["scale"]["java"]["runc_s"], 20);
-        assert_eq!(kept["both"], json!(["a"]));
     }
 }
