@@ -187,7 +187,7 @@ fn logs_previous(ground: &Ground<'_>) -> Result<()> {
         "volumes": [{"name": "shared", "emptyDir": {}}],
         "containers": [{
             "script": "if [ ! -e /shared/again ]; then touch /shared/again; echo first life; exit 1; fi; \
-                       echo one; echo two >&2; echo three; exec sleep 1000000",
+                       echo two >&2; sleep 1; echo one; echo three; exec sleep 1000000",
             "volumeMounts": mounts,
         }],
     }))?;
@@ -212,7 +212,7 @@ fn logs_previous(ground: &Ground<'_>) -> Result<()> {
         .lines()
         .map(str::to_owned)
         .collect();
-    // The two streams come by pipes of their own.
+    // The two streams come by pipes of their own: what is written at once has no order.
     lines.sort();
     ensure!(lines == ["one", "three", "two"], "{lines:?}");
     Ok(())
