@@ -169,6 +169,8 @@ impl Sides {
     /// What a side left behind; removed, so that it is told once.
     fn left(&self, side: &str, cgroup: &str) -> Vec<String> {
         let mut left = Vec::new();
+        // First of all: a cgroup with a process in it cannot be removed.
+        let processes: Vec<_> = reap_all(Duration::from_secs(5)).collect();
         let states = match side {
             "runc" => self.runc.join("states"),
             _ => self.case.dir.join("states"),
@@ -187,7 +189,8 @@ impl Sides {
             left.push(format!("{side}: mount {one}"));
             umount2(Path::new(one), MntFlags::MNT_DETACH).ok();
         }
-        left.extend(reap_all(Duration::from_secs(5)).map(|pid| format!("{side}: process {pid}")));
+        let named = processes.iter().map(|pid| format!("{side}: process {pid}"));
+        left.extend(named);
         left
     }
 }
