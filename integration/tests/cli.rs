@@ -153,3 +153,32 @@ fn restores_are_counted_and_limits_take_the_least_used() -> Result<()> {
     assert_eq!(node.reprise(["prune", "--json"])?.trim(), "[]");
     Ok(())
 }
+
+/// Works until somebody says that it is enough.
+const BUSY: &str = "until [ -e /tmp/enough ]; do :; done; echo enough; exec sleep 1000";
+
+#[test]
+fn a_checkpoint_waits_until_the_container_is_idle() -> Result<()> {
+    let node = Node::start()?;
+    let pod = node.run_pod(&PodSpec::new("cli", "busy"))?;
+    let container = pod.run(&ContainerSpec::shell(BUSY))?;
+
+    let refused = node.run("reprise", ["checkpoint", "--when-idle=2", container.id()])?;
+    assert_eq!(refused.code, 1);
+    let said = refused.stderr;
+    assert!(said.contains("is not idle after 2 s: it uses"), "{said}");
+    assert!(container.is_running()?);
+    assert!(node.checkpoints()?.is_empty());
+
+    std::thread::scope(|scope| {
+        let soon = scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(2));
+            container.shell("touch /tmp/enough")
+        });
+        node.reprise(["checkpoint", "--when-idle=60", container.id()])?;
+        assert!(container.log()?.contains("enough"));
+        soon.join().expect("no panic").map(drop)
+    })?;
+    assert_eq!(node.checkpoints()?.len(), 1);
+    Ok(())
+}

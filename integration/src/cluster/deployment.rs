@@ -197,6 +197,16 @@ impl<'c> Deployment<'c> {
         })
     }
 
+    /// Takes a checkpoint of a pod's container on its node, once that is idle.
+    ///
+    /// # Errors
+    /// When it does not become idle within a minute, and as `reprise checkpoint`.
+    pub fn checkpoint_idle(&self, pod: &DeployedPod) -> Result<()> {
+        let node = self.worker(pod)?.node();
+        let taken = node.reprise(["checkpoint", "--when-idle", &pod.container]);
+        taken.map(drop)
+    }
+
     /// How a pod's container was started.
     ///
     /// # Errors

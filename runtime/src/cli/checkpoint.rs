@@ -5,15 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use containerd_shim_protos::TaskClient;
-use containerd_shim_protos::api::CheckpointTaskRequest;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use reprise_runtime::publish::IMAGE_HEADER;
 use reprise_runtime::store::Stored;
 use reprise_runtime::{Error, ErrorKind, Result};
-use ttrpc::context;
 
-use super::{Places, show, unique};
+use super::shim::Shim;
+use super::{Places, idle, show, unique};
 
 #[derive(Debug, Args)]
 pub(super) struct Checkpoint {
@@ -29,23 +25,14 @@ pub(super) struct Checkpoint {
     /// End the container once its checkpoint is taken
     #[arg(long)]
     exit: bool,
+    /// First wait until the container uses less than a twentieth of a CPU for a second:
+    /// what it is at, each container restored from it goes on with. Fails if that does not
+    /// come within so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    when_idle: Option<u64>,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
-}
-
-/// What the shim is asked: an empty path means into the store only.
-fn request(id: &str, exit: bool) -> CheckpointTaskRequest {
-    let mut request = CheckpointTaskRequest::new();
-    request.id = id.to_owned();
-    if exit {
-        // containerd.runc.v1.CheckpointOptions { exit = 1: true }
-        let mut options = Any::new();
-        options.type_url = "containerd.runc.v1.CheckpointOptions".to_owned();
-        options.value = vec![0x08, 0x01];
-        request.options = Some(options).into();
-    }
-    request
 }
 
 impl Checkpoint {
@@ -61,29 +48,28 @@ impl Checkpoint {
                 ),
             ));
         }
+        let shim = Shim::of(&places.run_root, namespace, id)?;
+        if let Some(seconds) = self.when_idle {
+            idle::wait(&shim, Duration::from_secs(seconds))?;
+        }
         let store = places.open()?;
         let before: HashSet<String> = store.list()?.iter().map(|s| s.id().to_owned()).collect();
-        let file = places.run_root.join(&namespace).join(&id).join("address");
-        let address = std::fs::read_to_string(&file)
-            .map_err(|e| Error::because(format_args!("Cannot read {}", file.display()), &e))?;
         // The dump's own deadline, twice (it may wait for another one), and some
         // more for the rest.
         let seconds = u64::from(settings.criu.timeout_seconds) * 2 + 60;
-        ask(
-            address.trim(),
-            &namespace,
-            &request(&id, self.exit),
-            self.image.as_deref(),
-            Duration::from_secs(seconds),
-        )?;
+        let deadline = Duration::from_secs(seconds);
+        shim.checkpoint(self.image.as_deref(), self.exit, deadline)?;
         let made = store.list()?.into_iter().find(|s| {
             let origin = &s.manifest().origin;
-            !before.contains(s.id()) && origin.container == id && origin.namespace == namespace
+            !before.contains(s.id())
+                && origin.container == shim.id()
+                && origin.namespace == shim.namespace()
         });
         let made = made.ok_or_else(|| {
             Error::internal(format!(
-                "The shim took a checkpoint of {id} but it is not in the store at {}; its log \
+                "The shim took a checkpoint of {} but it is not in the store at {}; its log \
                  (containerd's journal) says why",
+                shim.id(),
                 places
                     .store_path()
                     .map_or_else(|_| String::new(), |p| p.display().to_string())
@@ -148,39 +134,6 @@ fn line(made: &Stored) -> String {
     )
 }
 
-/// Calls Task.Checkpoint of the shim at an address.
-fn ask(
-    address: &str,
-    namespace: &str,
-    request: &CheckpointTaskRequest,
-    image: Option<&str>,
-    deadline: Duration,
-) -> Result<()> {
-    let unavailable = |e: ttrpc::Error| {
-        Error::because(
-            format_args!("Cannot reach the shim of {} at {address}", request.id),
-            &e,
-        )
-        .with_kind(ErrorKind::Unavailable)
-    };
-    let client = ttrpc::Client::connect(address).map_err(unavailable)?;
-    let nanoseconds = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
-    let mut context = context::with_timeout(nanoseconds);
-    context.add(
-        "containerd-namespace-ttrpc".to_owned(),
-        namespace.to_owned(),
-    );
-    if let Some(image) = image {
-        context.add(IMAGE_HEADER.to_owned(), image.to_owned());
-    }
-    match TaskClient::new(client).checkpoint(context, request) {
-        Ok(_) => Ok(()),
-        // The shim's own line says what went wrong.
-        Err(ttrpc::Error::RpcStatus(status)) => Err(Error::internal(status.message)),
-        Err(other) => Err(unavailable(other)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +153,7 @@ mod tests {
                 namespace: namespace.map(ToOwned::to_owned),
                 image: None,
                 exit: false,
+                when_idle: None,
                 json: false,
             }
             .find(dir.path())
@@ -216,13 +170,5 @@ mod tests {
                 .contains("--namespace")
         );
         assert!(find("zzz", None).unwrap_err().message.contains("crictl ps"));
-    }
-
-    #[test]
-    fn the_request_goes_into_the_store_and_may_end_the_container() {
-        assert!(request("abc", false).options.is_none());
-        let request = request("abc", true);
-        assert!(request.path.is_empty());
-        assert_eq!(request.options.value, [8, 1]);
     }
 }

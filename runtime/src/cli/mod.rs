@@ -6,6 +6,7 @@ mod checkpoint;
 mod contents;
 mod exchange;
 mod explain;
+mod idle;
 mod list;
 mod manual;
 mod node;
@@ -13,6 +14,7 @@ mod progress;
 mod prune;
 mod push;
 mod refresh;
+mod shim;
 mod show;
 
 use std::io::{self, Write as _};
