@@ -10,15 +10,14 @@
 //! neither ends our input nor breaks our output. Buffers live only while there
 //! is something to copy.
 
-use std::fs::File;
-use std::io::{self, Write};
+mod ends;
+
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{Gid, Uid, fchown, pipe2};
 use reprise_runtime::error::Doing;
 use reprise_runtime::worker::Stdio;
 use reprise_runtime::{Error, ErrorKind, Result};
@@ -28,11 +27,11 @@ use tokio::task::JoinHandle;
 
 use crate::logger::LogBinary;
 use crate::reaper::Reaper;
+use ends::{Sink, Source, open_file, open_input, open_output, pipe_of, write_all};
+pub(crate) use ends::{pipe, polled};
 
 /// One read or write; a pipe's default capacity.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How long a FIFO's reader may take to appear before we go on without it.
-const READER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where containerd wants a process' stdio, as it was requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,24 +73,6 @@ pub(crate) struct Copying {
     drained: mpsc::Receiver<()>,
     console: Option<Arc<AsyncFd<OwnedFd>>>,
     _logger: Option<LogBinary>,
-}
-
-#[derive(Debug)]
-struct Source {
-    reader: OwnedFd,
-    held: OwnedFd,
-}
-
-#[derive(Debug, Clone)]
-enum Sink {
-    Fifo(Arc<Fifo>),
-    File(Arc<File>),
-}
-
-#[derive(Debug)]
-struct Fifo {
-    writer: AsyncFd<OwnedFd>,
-    _reader: OwnedFd,
 }
 
 impl Paths {
@@ -328,35 +309,6 @@ async fn copy_available(from: &AsyncFd<OwnedFd>, to: &Sink) -> Copied {
     }
 }
 
-impl Sink {
-    async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Fifo(fifo) => write_all(&fifo.writer, bytes).await,
-            Self::File(file) => (&mut &**file).write_all(bytes),
-        }
-    }
-}
-
-async fn write_all(to: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(to.get_ref(), bytes) {
-            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-            Err(nix::errno::Errno::EAGAIN) => {
-                // Forget the old readiness, look once more, then wait for the new.
-                let mut guard = to.writable().await?;
-                if let Ok(result) = guard
-                    .try_io(|fd| nix::unistd::write(fd.get_ref(), bytes).map_err(io::Error::from))
-                {
-                    bytes = bytes.get(result?..).unwrap_or_default();
-                }
-            }
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
-}
-
 async fn copy_input(from: AsyncFd<OwnedFd>, to: Arc<AsyncFd<OwnedFd>>) {
     loop {
         let Ok(mut guard) = from.readable().await else {
@@ -383,230 +335,5 @@ fn scheme(uri: &str) -> (&str, &str) {
     uri.split_once("://").unwrap_or(("fifo", uri))
 }
 
-async fn open_output(path: &str) -> Result<Sink> {
-    use std::os::unix::fs::FileTypeExt;
-
-    let about = std::fs::metadata(path).doing(format!("Cannot find the output {path}"))?;
-    if !about.file_type().is_fifo() {
-        return open_file(Path::new(path));
-    }
-    let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let waiting_since = tokio::time::Instant::now();
-    // What is written before the reader came would be lost if we ended first.
-    let writer = loop {
-        match open(path, OFlag::O_WRONLY | flags) {
-            Err(nix::errno::Errno::ENXIO) if waiting_since.elapsed() < READER_DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            Err(nix::errno::Errno::ENXIO) => break open(path, OFlag::O_RDWR | flags),
-            other => break other,
-        }
-    }
-    .doing(format!("Cannot open the output FIFO {path}"))?;
-    let reader =
-        open(path, OFlag::O_RDONLY | flags).doing(format!("Cannot hold the FIFO {path}"))?;
-    Ok(Sink::Fifo(Arc::new(Fifo {
-        writer: polled(writer)?,
-        _reader: reader,
-    })))
-}
-
-fn open_file(path: &Path) -> Result<Sink> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).doing(format!("Cannot make {}", parent.display()))?;
-    }
-    File::options()
-        .append(true)
-        .create(true)
-        .open(path)
-        .map(|file| Sink::File(Arc::new(file)))
-        .doing(format!("Cannot open the log file {}", path.display()))
-}
-
-fn open_input(path: &str) -> Result<Source> {
-    let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let doing = || format!("Cannot open the input FIFO {path}");
-    Ok(Source {
-        reader: open(path, OFlag::O_RDONLY | flags).doing(doing())?,
-        held: open(path, OFlag::O_WRONLY | flags).doing(doing())?,
-    })
-}
-
-fn open(path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    let access = flags & OFlag::O_ACCMODE;
-    File::options()
-        .read(access != OFlag::O_WRONLY)
-        .write(access != OFlag::O_RDONLY)
-        .custom_flags((flags & !OFlag::O_ACCMODE).bits())
-        .open(PathBuf::from(path))
-        .map(OwnedFd::from)
-        .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or_default()))
-}
-
-/// A pipe whose ends are closed on exec.
-pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    pipe2(OFlag::O_CLOEXEC).doing("Cannot make a pipe")
-}
-
-fn pipe_of(owner: Option<(u32, u32)>) -> Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe()?;
-    if let Some((uid, gid)) = owner {
-        // Both ends are one file.
-        fchown(
-            read.as_raw_fd(),
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-        )
-        .doing("Cannot give a pipe to its owner")?;
-    }
-    Ok((read, write))
-}
-
-/// Makes a descriptor one that tokio polls and that never blocks.
-pub(crate) fn polled(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
-    let flags = fcntl(fd.as_raw_fd(), FcntlArg::F_GETFL).doing("Cannot read a pipe's flags")?;
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-    fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(flags)).doing("Cannot set a pipe's flags")?;
-    #[allow(
-        deprecated,
-        reason = "its successor is unsafe for the sake of types that do not own what they wrap"
-    )]
-    AsyncFd::new(fd).doing("Cannot poll a pipe")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-
-    fn fifo(dir: &Path, name: &str) -> String {
-        let path = dir.join(name);
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    /// Reads a FIFO to its end, as containerd does.
-    fn reader(path: &str) -> JoinHandle<Vec<u8>> {
-        let path = path.to_owned();
-        tokio::task::spawn_blocking(move || {
-            let mut all = Vec::new();
-            File::open(path).unwrap().read_to_end(&mut all).unwrap();
-            all
-        })
-    }
-
-    async fn opened(paths: &Paths) -> Opened {
-        paths.open(&Reaper::default(), "ns", "id").await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn large_output_is_complete_and_both_streams_are_kept_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = Paths {
-            stdout: fifo(dir.path(), "out"),
-            stderr: fifo(dir.path(), "err"),
-            ..Default::default()
-        };
-        let (out, err) = (reader(&paths.stdout), reader(&paths.stderr));
-        let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes(None).unwrap();
-        let mut copying = opened.copy(ours, None).unwrap();
-        let writer = tokio::task::spawn_blocking(move || {
-            let mut stdout = File::from(theirs.stdout.unwrap());
-            for n in 0..200_000_u32 {
-                writeln!(stdout, "line {n}").unwrap();
-            }
-            File::from(theirs.stderr.unwrap())
-                .write_all(b"oops")
-                .unwrap();
-        });
-        writer.await.unwrap();
-        assert!(copying.drain(Duration::from_secs(5)).await);
-        drop(copying);
-        let text = String::from_utf8(out.await.unwrap()).unwrap();
-        assert_eq!(text.lines().count(), 200_000);
-        assert!(text.ends_with("line 199999\n"));
-        assert_eq!(err.await.unwrap(), b"oops");
-    }
-
-    #[tokio::test]
-    async fn a_process_that_inherited_the_pipe_does_not_hold_up_the_drain() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = Paths {
-            stdout: fifo(dir.path(), "out"),
-            ..Default::default()
-        };
-        let out = reader(&paths.stdout);
-        let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes(None).unwrap();
-        let mut copying = opened.copy(ours, None).unwrap();
-        let mut stdout = File::from(theirs.stdout.unwrap());
-        stdout.write_all(b"last words").unwrap();
-        let began = std::time::Instant::now();
-        assert!(copying.drain(Duration::from_secs(5)).await);
-        assert!(began.elapsed() < Duration::from_secs(1));
-        drop(copying);
-        assert_eq!(out.await.unwrap(), b"last words");
-        drop(stdout);
-    }
-
-    #[tokio::test]
-    async fn input_ends_when_it_is_closed() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = Paths {
-            stdin: fifo(dir.path(), "in"),
-            ..Default::default()
-        };
-        let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes(None).unwrap();
-        let mut copying = opened.copy(ours, None).unwrap();
-        let mut client = File::options().write(true).open(&paths.stdin).unwrap();
-        client.write_all(b"typed").unwrap();
-        drop(client);
-        copying.close_input();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut all = String::new();
-            File::from(theirs.stdin.unwrap())
-                .read_to_string(&mut all)
-                .unwrap();
-            all
-        });
-        assert_eq!(read.await.unwrap(), "typed");
-    }
-
-    #[tokio::test]
-    async fn a_file_gets_both_streams() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("logs/container.log");
-        let paths = Paths {
-            stdout: format!("file://{}", log.display()),
-            ..Default::default()
-        };
-        let opened = opened(&paths).await;
-        let (theirs, ours) = opened.pipes(None).unwrap();
-        let mut copying = opened.copy(ours, None).unwrap();
-        File::from(theirs.stdout.unwrap())
-            .write_all(b"out")
-            .unwrap();
-        File::from(theirs.stderr.unwrap())
-            .write_all(b"err")
-            .unwrap();
-        assert!(copying.drain(Duration::from_secs(5)).await);
-        assert_eq!(std::fs::read_to_string(log).unwrap().len(), 6);
-    }
-
-    #[tokio::test]
-    async fn an_unknown_scheme_is_refused() {
-        let paths = Paths {
-            stdout: "gopher://x".into(),
-            ..Default::default()
-        };
-        let error = paths
-            .open(&Reaper::default(), "ns", "id")
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind, ErrorKind::InvalidArgument);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reprise_runtime::Result;
 use reprise_runtime::cgroup::Cgroup;
 
-use super::create::remove_of;
+use super::making::remove_of;
 use super::{Container, Done, Ending, Flow, Held, Reply, blocking, respond};
 use crate::events::Event;
 use crate::reaper::Exit;

@@ -7,10 +7,13 @@
 //!  reaper ── Done ─> └────────────┘ ── Event ──> events
 //! ```
 
+mod abort;
 mod create;
 mod end;
 mod execs;
+mod making;
 mod mark;
+mod notes;
 mod operate;
 
 use std::collections::BTreeMap;
@@ -34,8 +37,9 @@ use crate::rest::Rest;
 use crate::stdio::{Copying, Paths};
 use crate::task::{Status, Task};
 
-use create::{Abort, Made};
+use abort::Abort;
 pub(crate) use end::remove_run_dir;
+use making::Made;
 pub(crate) use mark::Mark;
 
 /// What all containers of a shim share.
