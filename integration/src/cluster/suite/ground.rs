@@ -186,6 +186,17 @@ impl<'a> Ground<'a> {
     pub(super) fn ready_pod(&self, name: &str, spec: Value) -> Result<()> {
         self.pod(name, spec)?;
         self.wait(&format!("pod/{name}"), "condition=Ready")
+            .with_context(|| self.last_warning(name))
+    }
+
+    /// What Kubernetes complained of last about an object, also after the deadline.
+    fn last_warning(&self, name: &str) -> String {
+        let about = format!("--field-selector=type=Warning,involvedObject.name={name}");
+        let message = "--output=jsonpath={.items[-1:].message}";
+        let asked = ["get", "events", "--sort-by=.lastTimestamp", &about, message];
+        self.kubectl
+            .run_within(time_limit_of(Duration::from_secs(10)), asked)
+            .map_or_else(|error| error.to_string(), |said| said.stdout)
     }
 
     /// Makes a pod that is not started again, and waits until it has ended; what it

@@ -78,7 +78,8 @@ fn exec_missing(ground: &Ground<'_>) -> Result<()> {
 fn exec_tty(ground: &Ground<'_>) -> Result<()> {
     ground.ready_pod("app", json!({"containers": [waiting()]}))?;
     let mut talk = ground.conversation(true, &["exec", "-it", "app", "--", "sh"])?;
-    talk.types("tty; stty size; echo $((40 + 2))")?;
+    // kubectl tells the window's size once the process runs: it may come later.
+    talk.types("tty; until stty size; do sleep 0.1; done; echo $((40 + 2))")?;
     let screen = talk.shows("42")?;
     ensure!(
         screen.contains("/dev/pts/0") && screen.contains("33 111"),
