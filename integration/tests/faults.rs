@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result};
 use integration::{
-    Checkpoint, ContainerSpec, Decision, Leftovers, Node, PodSpec, Program, eventually, heart,
-    wait_for,
+    CgroupDriver, Checkpoint, ContainerSpec, Decision, Leftovers, Node, NodeOptions, PodSpec,
+    Program, eventually, heart, wait_for,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,46 @@ fn a_pod_deleted_while_it_restores_leaves_nothing() -> Result<()> {
         .with_context(|| format!("deleted after {delay} ms"))?;
         node.is_as_before(&before)
             .with_context(|| format!("deleted after {delay} ms"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restore_broken_off_by_a_stopping_containerd_leaves_nothing() -> Result<()> {
+    // As under systemd, / is shared: what CRIU mounts aside is seen by the node.
+    let mut options = NodeOptions::default();
+    options.kubelet = true;
+    options.cgroup_driver = CgroupDriver::Cgroupfs;
+    let node = Node::start_with(&options)?;
+    let spec = Program::Python.container();
+    let first_pod = node.run_pod(&pod("python-1"))?;
+    let (first, ..) = first_pod.run_service(&spec)?;
+    first.take_checkpoint()?;
+    first_pod.remove()?;
+
+    let before = Leftovers::of(&node)?;
+    for delay in [60, 80, 100, 120, 140, 160] {
+        let doomed = node.run_pod(&pod("python-2"))?;
+        let container = doomed.create(&spec)?;
+        std::thread::scope(|scope| {
+            scope.spawn(|| container.start().ok());
+            std::thread::sleep(Duration::from_millis(delay));
+            node.stop_containerd()
+        })?;
+        node.start_containerd()?;
+        wait_for("the pod's removal", Duration::from_secs(30), || {
+            Ok(doomed.remove().ok())
+        })?;
+        let mut left = String::new();
+        let clean = wait_for("the node to be as before", Duration::from_secs(10), || {
+            left = Leftovers::of(&node)?.since(&before);
+            // Another pid by now.
+            let clean = left
+                .lines()
+                .all(|line| line.contains("containerd --config"));
+            Ok(clean.then_some(()))
+        });
+        clean.with_context(|| format!("stopped after {delay} ms, left:\n{left}"))?;
     }
     Ok(())
 }

@@ -199,6 +199,7 @@ impl Reprise {
                 ids.push(id);
             }
         }
+        let criu_work = House::open().criu().work_root;
         Ok(ids
             .into_iter()
             .map(|id| Remove {
@@ -206,6 +207,7 @@ impl Reprise {
                 bundle: bundle.with_file_name(&id),
                 id,
                 state_root: state_root.clone(),
+                criu_work: criu_work.clone(),
             })
             .collect())
     }

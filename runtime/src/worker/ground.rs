@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use oci_spec::runtime::Spec;
 
-use super::{Create, Remove, Timing, mounts, prepare, trace, validate};
+use super::workdir::WorkDir;
+use super::{Create, Remove, Timing, abort, mounts, prepare, trace, validate};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
@@ -199,6 +200,10 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
                 errors.push(e);
             }
         }
+    }
+    // By now whoever was restoring it is dead.
+    for work in WorkDir::left(&remove.criu_work, &remove.namespace, &remove.id, "restore") {
+        abort::remove_yards(&work);
     }
     join(errors)
 }

@@ -214,6 +214,8 @@ pub struct Remove {
     pub bundle: PathBuf,
     /// Where libcontainer keeps its states.
     pub state_root: PathBuf,
+    /// [`CriuConfig::work_root`]: what a killed CRIU left is told by its log.
+    pub criu_work: PathBuf,
 }
 
 /// The container exists and stands still, held by its worker.

@@ -30,7 +30,7 @@ impl WorkDir {
         std::fs::create_dir_all(root).doing(format!("Cannot make {}", root.display()))?;
         forget_the_oldest(root);
         for n in 0..MOST {
-            let path = root.join(format!("{namespace}-{id}-{operation}-{n}"));
+            let path = root.join(name(namespace, id, operation, n));
             match std::fs::create_dir(&path) {
                 Ok(()) => return Ok(Self { path, ours: true }),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -46,6 +46,18 @@ impl WorkDir {
             "{} is full of logs of failed operations; remove them",
             root.display()
         )))
+    }
+
+    /// Those of a container's operations that failed, or whose worker was killed.
+    pub(super) fn left(
+        root: &Path,
+        namespace: &str,
+        id: &str,
+        operation: &str,
+    ) -> impl Iterator<Item = PathBuf> {
+        (0..MOST)
+            .map(move |n| root.join(name(namespace, id, operation, n)))
+            .take_while(|path| path.exists())
     }
 
     /// The directory that the caller named; it is the caller's to remove.
@@ -69,6 +81,10 @@ impl WorkDir {
             std::fs::remove_dir_all(&self.path).ok();
         }
     }
+}
+
+fn name(namespace: &str, id: &str, operation: &str, n: u32) -> String {
+    format!("{namespace}-{id}-{operation}-{n}")
 }
 
 /// Those at work are the newest ones, so they stay.
@@ -95,6 +111,22 @@ fn forget_the_oldest(root: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_operation_left_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let config = CriuConfig {
+            path: PathBuf::from("criu"),
+            work_root: root.path().to_owned(),
+            timeout_ms: 1,
+        };
+        let make = |operation| WorkDir::make(&config, "ns", "c", operation).unwrap();
+        let left = || WorkDir::left(root.path(), "ns", "c", "restore").collect::<Vec<_>>();
+        make("dump");
+        assert!(left().is_empty());
+        let both = [make("restore"), make("restore")];
+        assert_eq!(left(), both.each_ref().map(WorkDir::path));
+    }
 
     #[test]
     fn old_failures_are_forgotten_and_new_ones_kept() {

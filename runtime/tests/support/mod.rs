@@ -273,6 +273,7 @@ impl Case {
             id: self.id.clone(),
             bundle: self.dir.join("bundle"),
             state_root: self.dir.join("states"),
+            criu_work: self.dir.join("criu"),
         };
         self.worker()
             .remove(remove)

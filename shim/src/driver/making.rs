@@ -275,5 +275,6 @@ pub(super) fn remove_of(context: &Context, request: &CreateRequest) -> Remove {
         id: request.id.clone(),
         bundle: request.bundle.clone(),
         state_root: context.state_root.clone(),
+        criu_work: context.runtime.criu().work_root,
     }
 }
