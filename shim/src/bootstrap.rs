@@ -23,6 +23,7 @@ use crate::house::House;
 use crate::reaper::{Exit, Reaper};
 use crate::rest::Rest;
 use crate::server::Service;
+use crate::vacancy::{self, Bundle};
 use crate::{info, protocol, socket};
 
 /// Where our own state is, one folder per namespace of containerd below.
@@ -69,6 +70,7 @@ impl Shim for Reprise {
             // A Ctrl-C for containerd is not for us. In a group of our own already
             // is as good.
             nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0)).ok();
+            vacancy::begin();
         }
         Self {
             namespace: args.namespace.clone(),
@@ -92,7 +94,7 @@ impl Shim for Reprise {
             .unwrap_or(&opts.id)
             .to_owned();
         let address = opts.socket_address(&grouping);
-        if socket::is_served(&address) {
+        if socket::claim(&address) {
             return Ok(address);
         }
         socket::remove(&address);
@@ -134,10 +136,10 @@ impl Shim for Reprise {
         if let Some(publishing) = self.publishing.lock().await.take() {
             drop(tokio::time::timeout(LAST_EVENTS, publishing).await);
         }
-        socket::remove(&self.address);
     }
 
     async fn create_task_service(&self, publisher: RemotePublisher) -> Service {
+        vacancy::has_begun();
         let (teller, told) = Teller::new();
         let address = publisher.address.clone();
         let exit = Arc::clone(&self.exit);
@@ -161,7 +163,9 @@ impl Shim for Reprise {
             address: self.address.clone(),
             containerd: self.containerd.clone(),
         };
-        Service::new(Arc::new(context), Arc::clone(&self.exit))
+        let service = Service::new(Arc::new(context), Arc::clone(&self.exit));
+        tokio::spawn(vacancy::watch(service.clone(), Bundle::ours()));
+        service
     }
 
     fn runtime_info(runtime_id: &str, options: Option<&Any>) -> Result<RuntimeInfo, Error> {

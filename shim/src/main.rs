@@ -31,6 +31,7 @@ mod socket;
 mod stdio;
 mod task;
 mod telemetry;
+mod vacancy;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -13,8 +13,10 @@ use containerd_shim::protos::api;
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::ttrpc::{self, r#async::TtrpcContext};
 use reprise_runtime::{Error, ErrorKind, Result};
+use tokio::sync::Notify;
 
 use crate::driver::{self, Ask, Context, Handle};
+use crate::reaper::Exit;
 use crate::request::CreateRequest;
 use crate::{metrics, protocol, socket};
 
@@ -28,6 +30,8 @@ type Answer<T> = ttrpc::Result<T>;
 pub(crate) struct Service {
     context: Arc<Context>,
     containers: Arc<Mutex<HashMap<String, Handle>>>,
+    /// A container has come or gone.
+    changed: Arc<Notify>,
     /// containerd asks once, maybe while a container is still being made: we go
     /// when the last one has gone.
     is_unwanted: Arc<AtomicBool>,
@@ -39,6 +43,7 @@ impl Service {
         Self {
             context,
             containers: Arc::default(),
+            changed: Arc::default(),
             is_unwanted: Arc::default(),
             exit,
         }
@@ -77,6 +82,7 @@ impl Service {
             Entry::Vacant(place) => {
                 let (handle, answer) = driver::create(&self.context, request);
                 place.insert(handle);
+                self.changed.notify_one();
                 answer
             }
         };
@@ -89,18 +95,48 @@ impl Service {
         made
     }
 
+    async fn remove(&self, id: String, exec: String) -> Result<(i32, Exit)> {
+        let is_init = exec.is_empty();
+        let deleted = self.pass_on(&id, |reply| Ask::Delete(exec, reply)).await?;
+        if is_init {
+            self.forget(&id);
+        }
+        Ok(deleted)
+    }
+
     fn forget(&self, id: &str) {
         self.containers().remove(id);
+        self.changed.notify_one();
         self.go_if_unwanted();
     }
 
     fn go_if_unwanted(&self) {
-        if !self.is_unwanted.load(Ordering::Relaxed) || !self.containers().is_empty() {
+        if !self.is_unwanted.load(Ordering::Relaxed) || !self.is_empty() {
             return;
         }
         // Before the answer: who asks for this pod's shim from now on gets a new one,
         // and when containerd's Delete has ended nothing of ours is left.
-        socket::remove(&self.context.address);
+        socket::remove(self.address());
+        self.leave();
+    }
+
+    /// Whether there is no container, nor one being made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.containers().is_empty()
+    }
+
+    /// Waits until a container has come or gone since the last call.
+    pub(crate) async fn has_changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Where containerd finds us.
+    pub(crate) fn address(&self) -> &str {
+        &self.context.address
+    }
+
+    /// Ends the shim, whose socket is gone, once its last answer is out.
+    pub(crate) fn leave(&self) {
         let exit = Arc::clone(&self.exit);
         tokio::spawn(async move {
             tokio::time::sleep(LAST_ANSWER).await;
@@ -278,13 +314,14 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> Answer<api::DeleteResponse> {
-        let is_init = request.exec_id.is_empty();
-        let exec = request.exec_id;
-        let answer = self.ask(&request.id, |reply| Ask::Delete(exec, reply));
-        let (pid, exit) = answer.await?;
-        if is_init {
-            self.forget(&request.id);
-        }
+        let id = request.id.clone();
+        // As with Create: a container that is gone and not forgotten keeps the shim.
+        let this = self.clone();
+        let deleted = tokio::spawn(async move { this.remove(request.id, request.exec_id).await });
+        let deleted = deleted
+            .await
+            .unwrap_or_else(|e| Err(Error::because("Delete broke off", &e)));
+        let (pid, exit) = deleted.map_err(|error| protocol::to_status(&id, &error))?;
         Ok(protocol::deleted(pid, exit))
     }
 

@@ -74,7 +74,7 @@ impl<'n> Template<'n> {
         Ok(Laid {
             dir,
             bundle,
-            _log: log,
+            log: Some(log),
             rootfs: [rootfs],
         })
     }
@@ -84,8 +84,15 @@ impl<'n> Template<'n> {
 pub(crate) struct Laid {
     dir: PathBuf,
     pub(crate) bundle: PathBuf,
-    _log: File,
+    log: Option<File>,
     pub(crate) rootfs: [Mount; 1],
+}
+
+impl Laid {
+    /// Nobody reads the shim's log any more.
+    pub(crate) fn close_log(&mut self) {
+        self.log = None;
+    }
 }
 
 impl Drop for Laid {

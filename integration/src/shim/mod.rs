@@ -2,10 +2,12 @@
 //! measured is the shim's own.
 
 mod codes;
+mod forgotten;
 mod proto;
 mod ttrpc;
 
 pub use codes::{Answered, answers};
+pub use forgotten::{empty_shims_go, goes_after_a_broken_off_delete};
 pub use proto::Mount;
 
 use crate::node::Node;
@@ -26,6 +28,7 @@ const GRPC: &str = "/run/containerd/containerd.sock";
 #[derive(Debug)]
 pub struct DirectShim {
     client: Client,
+    socket: PathBuf,
     id: String,
     bundle: PathBuf,
 }
@@ -75,6 +78,7 @@ impl DirectShim {
         let socket = node.path(socket.context("not a unix socket")?);
         let mut shim = Self {
             client: Client::connect(&socket)?,
+            socket,
             id: id.to_owned(),
             bundle: bundle.to_owned(),
         };
@@ -128,6 +132,19 @@ impl DirectShim {
     /// The shim's.
     pub fn delete(&mut self) -> Result<()> {
         self.call::<Nothing>("Delete", &self.by_id()).map(drop)
+    }
+
+    /// Asks for the deletion and hangs up, as a containerd does that is stopped just
+    /// then; another one comes.
+    fn break_off_delete(&mut self) -> Result<()> {
+        self.client.send(TASK, "Delete", &self.by_id())?;
+        self.client = Client::connect(&self.socket)?;
+        Ok(())
+    }
+
+    /// Whether it is there, whatever it has.
+    fn serves(&self) -> bool {
+        Client::connect(&self.socket).is_ok()
     }
 
     /// Ends the shim. runc's goes before it has answered.

@@ -90,6 +90,17 @@ impl Client {
     }
 
     fn ask(&mut self, service: &str, method: &str, request: &impl Message) -> Result<Response> {
+        let stream = self.send(service, method, request)?;
+        self.receive(stream).with_context(|| method.to_owned())
+    }
+
+    /// Asks, and does not wait for the answer. The stream that it will come on.
+    pub(super) fn send(
+        &mut self,
+        service: &str,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<u32> {
         let request = Request {
             service: service.to_owned(),
             method: method.to_owned(),
@@ -105,7 +116,7 @@ impl Client {
         frame.extend([REQUEST, 0]);
         frame.extend(request);
         self.stream.write_all(&frame)?;
-        self.receive(stream).with_context(|| method.to_owned())
+        Ok(stream)
     }
 
     fn receive(&mut self, stream: u32) -> Result<Response> {
