@@ -32,7 +32,7 @@ use std::path::PathBuf;
 pub fn run(options: &Options) -> Result<()> {
     match options.what {
         What::Cluster => cluster::run(options.scales),
-        What::ClusterSoak => cluster_soak::run(options.pods, options.restarts),
+        What::ClusterSoak => cluster_soak::run(options),
         What::Cold => cold::run(options),
         What::Lookup => lookup::run(options.runs),
         What::Miss => starts::miss(options.runs),

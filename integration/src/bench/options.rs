@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: bench cluster|cluster-soak|cold|lookup|miss|restore-busybox|soak \
-    [--runs N] [--pods N] [--rounds N] [--cycles N] [--scales N] [--restarts N] [--only NAME,NAME]";
+    [--runs N] [--pods N] [--rounds N] [--cycles N] [--scales N] [--restarts N] [--seed N] \
+    [--handler runc|reprise] [--only NAME,NAME]";
 
 /// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub struct Options {
     pub(super) scales: usize,
     /// How often containerd is restarted.
     pub(super) restarts: usize,
+    /// When containerd is restarted; another time each run when it is not given.
+    pub(super) seed: Option<u64>,
+    /// The handler of a soak's pods.
+    pub(super) handler: String,
     /// Names of measurements; all when empty.
     only: Vec<String>,
 }
@@ -69,6 +74,8 @@ impl Options {
             cycles: 1000,
             scales: 3,
             restarts: 10,
+            seed: None,
+            handler: "reprise".to_owned(),
             only: Vec::new(),
         };
         while let Some(word) = words.next() {
@@ -81,6 +88,10 @@ impl Options {
                 "--cycles" => options.cycles = number()?,
                 "--restarts" => options.restarts = number()?,
                 "--scales" => options.scales = number()?,
+                "--seed" => options.seed = Some(value.parse().context(USAGE)?),
+                "--handler" if ["runc", "reprise"].contains(&value.as_str()) => {
+                    options.handler.clone_from(&value);
+                }
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 other => bail!("unknown option {other}: {USAGE}"),
             }
@@ -122,6 +133,8 @@ mod tests {
             "cold --runs",
             "cold --runs many",
             "cold --fast 1",
+            "cluster-soak --seed ten",
+            "cluster-soak --handler kata",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
