@@ -203,6 +203,7 @@ impl Suite<'_> {
     #[allow(clippy::print_stdout, reason = "the command talks to its user")]
     fn tell(&self, options: &Options) -> Result<bool> {
         let all = lock(&self.all);
+        let causes = causes::of(&of_cluster(options).node.containerd);
         let mut report = Report::default();
         for theme in THEMES {
             let of = |runtime: Runtime| {
@@ -211,7 +212,7 @@ impl Suite<'_> {
                     .unwrap_or_default()
             };
             let [runc, reprise] = Runtime::BOTH.map(of);
-            report.add(compare(theme.name, &runc, &reprise, causes::CAUSES));
+            report.add(compare(theme.name, &runc, &reprise, causes));
         }
         println!("\n{}", report.table());
         if options.whole() {
