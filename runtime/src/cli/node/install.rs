@@ -119,7 +119,8 @@ impl Install<'_> {
             }
         }
         self.clean(&mut said)?;
-        if said.is_empty() {
+        said.changed = !said.is_empty();
+        if !said.changed {
             said.line(format!("{} is installed already", self.version));
         }
         Ok(said)
@@ -135,14 +136,14 @@ impl Install<'_> {
             let host = self.host.with_path(&binaries::bin(self.version));
             findings = fitness::findings(&host, self.version, self.main)?;
         }
-        let mut fit = true;
         for finding in fitness::unfit(&findings, &BY_INSTALL, self.accepted) {
-            said.line(format!("not fit: {}: {}", finding.check, finding.text));
-            fit = false;
+            said.findings
+                .push(format!("{}: {}", finding.check, finding.text));
         }
+        let fit = said.findings.is_empty();
         if !fit {
             said.code = UNFIT;
-            said.line("nothing was changed; --accept NAME installs in spite of a finding");
+            said.note("nothing was changed; --accept NAME installs in spite of a finding");
         }
         Ok(fit.then_some(with_criu))
     }

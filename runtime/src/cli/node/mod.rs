@@ -8,10 +8,14 @@
 //!          ──> containerd  what containerd makes of it; its restart
 //!          ──> record      what was there before
 //!  uninstall, status       from the record
+//!          ──> cluster     with --node: the node's label, and events
+//!  everywhere              all nodes of a cluster, through its API server
 //! ```
 
 mod binaries;
+mod cluster;
 mod containerd;
+mod everywhere;
 mod files;
 mod fitness;
 mod host;
@@ -49,6 +53,8 @@ pub(super) enum Node {
     Install(InstallArgs),
     /// Put back what was there before `install`
     Uninstall(UninstallArgs),
+    /// Have the installer's pods of a cluster uninstall, and wait until all have
+    UninstallEverywhere(EverywhereArgs),
     /// Show what is installed, and whether the node is fit
     Status(StatusArgs),
 }
@@ -62,6 +68,15 @@ struct Where {
     /// The node's containerd [default: looked up on PATH]
     #[arg(long, value_name = "FILE")]
     containerd: Option<PathBuf>,
+}
+
+/// In a pod of the installer's.
+#[derive(Debug, Args)]
+struct InCluster {
+    /// This node's name: gives it the label reprise.dev/runtime=true while Reprise works on
+    /// it, and tells of events. For pods: it takes their token and API server
+    #[arg(long = "node", value_name = "NAME", conflicts_with = "no_restart")]
+    name: Option<String>,
 }
 
 /// How containerd is restarted when its configuration has changed.
@@ -93,6 +108,8 @@ pub(super) struct InstallArgs {
     accept: Vec<String>,
     #[command(flatten)]
     restart: HowToRestart,
+    #[command(flatten)]
+    cluster: InCluster,
     /// Call the version this
     #[arg(long, value_name = "VERSION", hide = true, default_value = env!("CARGO_PKG_VERSION"))]
     version_name: String,
@@ -110,6 +127,18 @@ pub(super) struct UninstallArgs {
     purge: bool,
     #[command(flatten)]
     restart: HowToRestart,
+    #[command(flatten)]
+    cluster: InCluster,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EverywhereArgs {
+    /// The installer's DaemonSet; its init container `node` gets the new command
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    daemonset: String,
+    /// Arguments of `reprise node uninstall` on each node
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -128,8 +157,12 @@ pub(super) struct StatusArgs {
 #[derive(Debug, Default)]
 struct Said {
     lines: Vec<String>,
+    /// What keeps Reprise from the node.
+    findings: Vec<String>,
     notes: Vec<String>,
     code: u8,
+    /// Whether the node is another one than before.
+    changed: bool,
 }
 
 impl Said {
@@ -151,7 +184,9 @@ impl Said {
 impl From<Said> for Outcome {
     fn from(said: Said) -> Self {
         let mut text = String::new();
-        for line in said.lines.iter().chain(&said.notes) {
+        let findings = said.findings.iter().map(|why| format!("not fit: {why}"));
+        let findings: Vec<String> = findings.collect();
+        for line in said.lines.iter().chain(&findings).chain(&said.notes) {
             text.push_str(line);
             text.push('\n');
         }
@@ -194,7 +229,7 @@ impl Node {
                     Some(dir) => dir.clone(),
                     None => own_directory()?,
                 };
-                install::Install {
+                let done = install::Install {
                     host: &host,
                     from: &from,
                     version: &args.version_name,
@@ -204,7 +239,13 @@ impl Node {
                     restart: args.restart.way(),
                     accepted: &args.accept,
                 }
-                .run()?
+                .run();
+                let there =
+                    || status::Status::of(&host, main, &args.accept).map(status::Status::there);
+                match &args.cluster.name {
+                    Some(node) => cluster::told::install(node, &args.version_name, done, there)?,
+                    None => done?,
+                }
             }
             Self::Uninstall(args) => {
                 let host = args.node.host()?;
@@ -214,16 +255,20 @@ impl Node {
                     Some(store) => Ok(store.clone()),
                     None => places.settings_of(&host).map(|config| config.store.path),
                 };
-                uninstall::Uninstall {
+                let removal = uninstall::Uninstall {
                     host: &host,
                     socket: &socket,
                     restart: args.restart.way(),
                     wait: Duration::from_secs(args.wait),
                     purge: args.purge.then(store).transpose()?,
                     run_root: &places.run_root,
+                };
+                match &args.cluster.name {
+                    Some(node) => cluster::told::uninstall(node, || removal.run())?,
+                    None => removal.run()?,
                 }
-                .run()?
             }
+            Self::UninstallEverywhere(args) => everywhere::run(&args.daemonset, &args.args)?,
             Self::Status(args) => {
                 status::Status::of(&args.node.host()?, main, &args.accept)?.said(args.json)
             }

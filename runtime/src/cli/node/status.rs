@@ -24,6 +24,17 @@ pub(super) struct Status {
     fit: bool,
 }
 
+/// What an installation that failed leaves there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum There {
+    /// A version that works.
+    Works(String),
+    /// Pods, although nothing is as it should be.
+    Runs,
+    /// Nothing of use.
+    Nothing,
+}
+
 impl Status {
     /// Looks at the node.
     ///
@@ -61,6 +72,15 @@ impl Status {
     fn good(&self) -> bool {
         let handler = matches!(self.handler, Ok(true));
         self.installed.is_some() && handler && self.fit && !self.restart_pending
+    }
+
+    /// What of it counts for the cluster.
+    pub(super) fn there(self) -> There {
+        match &self.installed {
+            Some(version) if self.good() => There::Works(version.clone()),
+            _ if self.running.is_empty() => There::Nothing,
+            _ => There::Runs,
+        }
     }
 
     /// For programs or for people.

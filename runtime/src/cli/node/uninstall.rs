@@ -71,6 +71,7 @@ impl Uninstall<'_> {
             }
         }
         said.line("the node is as it was before");
+        said.changed = true;
         Ok(said)
     }
 
