@@ -37,10 +37,6 @@ RUN /build-criu /out/usr/local \
 
 # What the installer runs from here: nsenter, env, sleep; they are in every Debian.
 FROM ${BASE}
-# The chart's Job by which `helm uninstall` has the nodes put back speaks to the API server.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends curl \
-    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/ /
 # criu finds its libraries beside itself, here and wherever the installer puts both.
 COPY --from=criu /out/ /

@@ -15,9 +15,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Of every `reprise node` command: which node. */}}
+{{/* Of every `reprise node` command: which node, for itself and for the cluster. */}}
 {{- define "reprise.where" -}}
 - --root=/host
+- --node=$(NODE_NAME)
 - --containerd-config={{ .Values.installer.containerdConfig }}
 {{- with .Values.installer.containerd }}
 - --containerd={{ . }}
@@ -40,6 +41,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.installer.purge }}
 - --purge
 {{- end }}
+{{- end }}
+
+{{/* The one to whom the cluster's rights are given, and by whom they are bounded. */}}
+{{- define "reprise.installer" -}}
+{{ .Release.Name }}-installer
+{{- end }}
+
+{{/* Of an admission policy for the installer: whom it is about, and on which node. */}}
+{{- define "reprise.own" -}}
+matchConditions:
+  - name: installer
+    expression: request.userInfo.username == "system:serviceaccount:{{ .Release.Namespace }}:{{ include "reprise.installer" . }}"
+variables:
+  # The token of a pod names the node of the pod. No other token will do.
+  - name: node
+    expression: request.userInfo.?extra[?"authentication.kubernetes.io/node-name"].orValue([""])[0]
 {{- end }}
 
 {{/* Of what only exists while the release is removed. */}}
