@@ -76,7 +76,10 @@ impl Credentials {
              DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,\
              IP:127.0.0.1,IP:{CONTROL},IP:{API_SERVICE}"
         );
-        let signed = ["-CA", "ca.crt", "-CAkey", "ca.key"];
+        // What openssl makes is a CA unless it is told otherwise, and a client that is
+        // stricter than Go's takes no CA for a server.
+        let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+        let signed = [&["-CA", "ca.crt", "-CAkey", "ca.key"], &leaf[..]].concat();
         let server = ["-addext", &names];
         made.certificate(
             "apiserver",

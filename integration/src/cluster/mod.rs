@@ -11,6 +11,7 @@ mod credentials;
 mod daemon;
 mod deployment;
 mod forward;
+pub mod helm;
 mod kubectl;
 mod network;
 mod options;
