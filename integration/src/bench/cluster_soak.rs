@@ -6,6 +6,7 @@ use super::Options;
 use crate::checkpoints::Decision;
 use crate::cluster::{Cluster, ClusterOptions, Kubectl, Worker};
 use crate::leftovers::Leftovers;
+use crate::node::Node;
 use crate::programs::BUSYBOX;
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail, ensure};
@@ -54,9 +55,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     );
     let node = soak.worker()?.node();
     println!("log: {}", node.log_file().display());
-    if soak.restores() {
-        soak.take_checkpoint()?;
-    }
+    soak.start_original()?;
     let before = Leftovers::of(node)?;
 
     let mut moments = Moments(seed);
@@ -76,7 +75,19 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let clean = left.lines().all(is_anothers);
         Ok(clean.then_some(()))
     });
-    clean.with_context(|| format!("left behind:\n{left}"))?;
+    let unnoted = unnoted(node, &left)?;
+    if !unnoted.0.is_empty() {
+        println!(
+            "({} network namespaces that nobody has used: containerd was stopped after it had \
+             made them and before it had noted them: {})",
+            unnoted.0.len(),
+            unnoted.0.join(" ")
+        );
+    }
+    let left: Vec<_> = left.lines().filter(|line| !unnoted.tell(line)).collect();
+    if !left.iter().all(|line| is_anothers(line)) {
+        clean.with_context(|| format!("left behind:\n{}", left.join("\n")))?;
+    }
     println!(
         "{pods} pods under {}, {restarted} restarts of containerd: none lost, {}nothing left",
         soak.handler,
@@ -93,6 +104,36 @@ pub(super) fn run(options: &Options) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Names of network namespaces that containerd itself has lost.
+struct Unnoted(Vec<String>);
+
+impl Unnoted {
+    /// Whether a line of what is left tells of one of them.
+    fn tell(&self, line: &str) -> bool {
+        let name = line.rsplit('/').next().unwrap_or_default();
+        line.contains(" /run/netns/") && self.0.iter().any(|known| known == name)
+    }
+}
+
+/// Those that are left and have no interface: containerd makes a namespace, then notes
+/// its name, then has CNI make interfaces, and only then comes to any shim. Stopped before
+/// the note it never finds the namespace again. Under runc the same run leaves them, too.
+fn unnoted(node: &Node, left: &str) -> Result<Unnoted> {
+    let names = left
+        .lines()
+        .filter_map(|line| line.strip_prefix("mount /run/netns/"));
+    let mut unnoted = Vec::new();
+    for name in names {
+        let path = format!("--net=/run/netns/{name}");
+        let seen = node.run("nsenter", [&path, "cat", "/proc/net/dev"])?.ok()?;
+        let mut interfaces = seen.lines().filter_map(|line| line.split_once(':'));
+        if interfaces.all(|(interface, _)| interface.trim() == "lo") {
+            unnoted.push(name.to_owned());
+        }
+    }
+    Ok(Unnoted(unnoted))
 }
 
 /// What has another pid from time to time: containerd, and the original's own child.
@@ -166,11 +207,14 @@ impl Soak {
         self.handler != "runc"
     }
 
-    /// Of the pod that all others are restored from.
-    fn take_checkpoint(&self) -> Result<()> {
+    /// The pod that all others are restored from, and its checkpoint.
+    fn start_original(&self) -> Result<()> {
         let (kubectl, worker) = (self.cluster.kubectl(), self.worker()?);
         kubectl.apply(&pod(&self.handler, "original", 0))?;
         kubectl.wait_ready("original")?;
+        if !self.restores() {
+            return Ok(());
+        }
         let archive = kubectl.checkpoint(worker.name(), "original", "app")?;
         std::fs::remove_file(worker.node().path(archive))?;
         wait_for("the checkpoint", Duration::from_secs(20), || {
