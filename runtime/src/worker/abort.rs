@@ -24,15 +24,20 @@ pub(super) fn kill(init: Option<i32>, cgroup: &Cgroup, criu: Option<&mut Criu>) 
         signal(Pid::from_raw(init), Signal::SIGKILL).ok();
     }
     if let Some(criu) = criu {
-        // It may be in the cgroup, or not yet.
-        signal(Pid::from_raw(criu.pid()), Signal::SIGKILL).ok();
-        criu.kill();
+        kill_criu(criu);
     }
     // Before CRIU named init, only the cgroup knows it.
     if let Err(e) = cgroup.kill_all() {
         trace::note(&e.message);
     }
     reap();
+}
+
+/// Kills CRIU and reaps it.
+pub(super) fn kill_criu(criu: &mut Criu) {
+    // It may be in the cgroup, or not yet.
+    signal(Pid::from_raw(criu.pid()), Signal::SIGKILL).ok();
+    criu.kill();
 }
 
 /// Waits for all children: the worker has no others when it aborts.

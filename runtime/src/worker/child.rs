@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::protocol::open_null;
 use super::{Command, Reply, Stdio, Timing, container, dump, ground, restore, trace, wire};
@@ -24,6 +24,8 @@ pub(super) trait Held {
     fn start(&mut self) -> Result<()>;
     /// Kills it and undoes all that was made.
     fn abort(self: Box<Self>);
+    /// It has ended by itself: leaves its exit to the parent, and the rest to Remove.
+    fn leave(self: Box<Self>);
 }
 
 /// Serves one parent. Returns the exit code.
@@ -139,10 +141,13 @@ fn hold(socket: BorrowedFd<'_>, mut held: Box<dyn Held>) -> Result<()> {
         }
         // Nobody but the parent may reap init (see container.rs), and it can only
         // once we are gone: so go. What is left is removed on Delete.
-        Ok(Next::InitDied) => Err(Error::new(
-            ErrorKind::FailedPrecondition,
-            "the container's process ended before it was started",
-        )),
+        Ok(Next::InitDied) => {
+            held.leave();
+            Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                "the container's process ended before it was started",
+            ))
+        }
         Ok(Next::ParentGone) => {
             held.abort();
             Ok(())
@@ -160,6 +165,9 @@ enum Next {
     InitDied,
 }
 
+/// How often one looks whether a process that others trace has begun to end.
+const LOOK_MS: u16 = 500;
+
 fn wait_for_start(socket: BorrowedFd<'_>, pid: i32) -> Result<Next> {
     let init = sys::pidfd_open(pid).doing("cannot watch the container's process")?;
     loop {
@@ -167,10 +175,15 @@ fn wait_for_start(socket: BorrowedFd<'_>, pid: i32) -> Result<Next> {
             PollFd::new(socket, PollFlags::POLLIN),
             PollFd::new(init.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        let ready = match poll(&mut fds, LOOK_MS) {
             Err(nix::errno::Errno::EINTR) => continue,
             other => other.doing("cannot wait for the shim")?,
         };
+        // CRIU traces a restored one until its start, and does not look at it: threads that
+        // were killed stay, and the first process of a namespace waits for them to go.
+        if ready == 0 && is_ending(pid) {
+            return Ok(Next::InitDied);
+        }
         if fds[1].any() == Some(true) {
             return Ok(Next::InitDied);
         }
@@ -182,6 +195,19 @@ fn wait_for_start(socket: BorrowedFd<'_>, pid: i32) -> Result<Next> {
             };
         }
     }
+}
+
+/// Whether a process has begun to end, by the kernel's flags in the ninth field of
+/// `proc_pid_stat(5)`.
+fn is_ending(pid: i32) -> bool {
+    /// `PF_EXITING` of the kernel's `include/linux/sched.h`.
+    const EXITING: u64 = 4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The command, in parentheses, may hold anything.
+    let flags = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & EXITING != 0)
 }
 
 fn answer(socket: BorrowedFd<'_>, reply: &Reply, console: Option<&OwnedFd>) -> Result<()> {

@@ -234,6 +234,10 @@ impl Held for Cold {
     fn abort(self: Box<Self>) {
         self.ground.clear();
     }
+
+    fn leave(self: Box<Self>) {
+        drop(self);
+    }
 }
 
 /// Runs one more process in a container.

@@ -346,6 +346,18 @@ impl Held for Restored {
     fn abort(self: Box<Self>) {
         drop(self);
     }
+
+    fn leave(mut self: Box<Self>) {
+        // It traces init, which nobody can reap as long as it lives.
+        if let Some(mut criu) = self.criu.take() {
+            abort::kill_criu(&mut criu);
+        }
+        abort::remove_yards(self.work.path());
+        for file in &self.shared {
+            abort::remove(file);
+        }
+        self.started = true;
+    }
 }
 
 impl Drop for Restored {

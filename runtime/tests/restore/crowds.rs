@@ -103,15 +103,8 @@ pub(super) fn large_programs() {
         }
         let make = || {
             let mut case = pod.case(args);
-            case.set("/process/env", json!(["PATH=/usr/bin:/bin", "HOME=/"]));
             case.set("/linux/resources/memory/limit", json!(1 << 30));
-            for dir in ["lib", "lib64"] {
-                std::os::unix::fs::symlink(format!("usr/{dir}"), case.dir.join("image").join(dir))
-                    .unwrap();
-            }
-            for dir in ["/usr", "/etc"] {
-                bind(&mut case, dir, Path::new(dir), &["rbind", "rprivate", "ro"]);
-            }
+            with_the_nodes_programs(&mut case);
             bind(
                 &mut case,
                 "/classes",

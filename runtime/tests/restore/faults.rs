@@ -216,3 +216,33 @@ pub(super) fn given_up_before_start() {
     std::thread::sleep(Duration::from_millis(100));
     assert_restartable(&mut case);
 }
+
+/// A process with threads that is killed while CRIU holds it tells nobody by itself.
+pub(super) fn killed_before_start() {
+    let python = "import threading, time\n\
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n\
+        print('1 there', flush=True)\n\
+        while True: time.sleep(0.02); print('2 there', flush=True)";
+    let pod = Pod::new("pod");
+    let make = || {
+        let mut case = pod.case(&["/usr/bin/python3", "-c", python]);
+        with_the_nodes_programs(&mut case);
+        case
+    };
+    let mut case = make();
+    let output = case.start();
+    let lines = Lines::of(output.stdout);
+    lines.next();
+    let checkpoint = Checkpoint::of(&mut case, output.pid);
+    finish(output.pid);
+
+    let mut copy = make();
+    let (worker, prepared, _out) = try_restore(&mut copy, checkpoint.restore(), None);
+    let pid = prepared.unwrap().pid;
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    assert!(threads.count() > 1, "python has no thread");
+    finish(pid);
+    drop(worker);
+    copy.remove();
+    assert_restartable(&mut copy);
+}

@@ -278,3 +278,14 @@ pub(super) fn wrapper(case: &Case, line: &str) -> PathBuf {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
+
+/// Gives it what the node has in /usr and /etc.
+pub(super) fn with_the_nodes_programs(case: &mut Case) {
+    case.set("/process/env", json!(["PATH=/usr/bin:/bin", "HOME=/"]));
+    for dir in ["lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{dir}"), case.dir.join("image").join(dir)).unwrap();
+    }
+    for dir in ["/usr", "/etc"] {
+        bind(case, dir, Path::new(dir), &["rbind", "rprivate", "ro"]);
+    }
+}

@@ -18,7 +18,7 @@ mod support;
 use crowds::{how_long_it_takes, large_programs, ten_at_once};
 use faults::{
     criu_killed_while_dumping, criu_killed_while_restoring, criu_that_cannot_be_used,
-    damaged_images, given_up_before_start,
+    damaged_images, given_up_before_start, killed_before_start,
 };
 use goes_on::{
     a_paused_container_stays_paused, exit_ends_the_original, it_goes_on_in_another_pod,
@@ -48,6 +48,7 @@ support::tests![
     criu_killed_while_restoring,
     criu_killed_while_dumping,
     given_up_before_start,
+    killed_before_start,
     more_than_the_spec_allows,
     ten_at_once,
     large_programs,
