@@ -6,13 +6,21 @@ use crate::cluster::{Cluster, ClusterOptions, Deployment, Template, report};
 use crate::measure::{median, millis};
 use crate::programs::{BUSYBOX, Program};
 use crate::runtime::Runtime;
+use crate::wait::wait_for;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// To how many pods from one.
 const PODS: usize = 10;
+
+/// The machine is quiet when its processors are idle for so much of a second. Kubernetes
+/// itself takes a twentieth.
+const QUIET_PERCENT: u64 = 85;
+
+/// Within how long it is to become quiet.
+const SETTLES: Duration = Duration::from_secs(120);
 
 /// What is deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +112,55 @@ fn checkpoint(cluster: &Cluster) -> Result<()> {
     deployment.delete()
 }
 
+/// Waits until the machine has little to do: a JVM that has just become ready compiles for a
+/// while, and what was measured before is still being cleaned up.
+fn settle() -> Result<()> {
+    wait_for("the machine to have little to do", SETTLES, || {
+        let before = Ticks::now()?;
+        std::thread::sleep(Duration::from_secs(1));
+        let (idle, all) = Ticks::now()?.since(before);
+        Ok((idle * 100 > all * QUIET_PERCENT).then_some(()))
+    })
+}
+
+/// What the kernel has counted of all processors' time.
+#[derive(Clone, Copy, Debug)]
+struct Ticks {
+    idle: u64,
+    all: u64,
+}
+
+impl Ticks {
+    fn now() -> Result<Self> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let counted: Vec<u64> = stat
+            .lines()
+            .next()
+            .context("the line of all processors")?
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        // user nice system idle iowait irq softirq steal: proc_stat(5).
+        Ok(Self {
+            idle: counted.get(3..5).context("idle and iowait")?.iter().sum(),
+            all: counted.iter().sum(),
+        })
+    }
+
+    fn since(self, before: Self) -> (u64, u64) {
+        (self.idle - before.idle, self.all - before.all)
+    }
+}
+
 /// Seconds from the wish to the API server's word that all pods are ready.
 fn scale(cluster: &Cluster, load: Load, runtime: Runtime) -> Result<f64> {
     let kubectl = cluster.kubectl();
     let template = load.template(runtime);
     let deployment = Deployment::apply(cluster, kubectl, &template, 1)?;
     deployment.ready(1)?;
+    settle()?;
     let begun = Instant::now();
     deployment.scale(PODS)?;
     // One process that watches: asking again and again would cost the pods' CPU.
