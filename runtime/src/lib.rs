@@ -23,6 +23,7 @@ pub mod namespaces;
 pub mod node;
 pub mod plan;
 pub mod policy;
+pub mod proc_stat;
 pub mod publish;
 mod restorable;
 pub mod rootfs;

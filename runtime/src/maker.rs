@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
+use crate::proc_stat::ProcStat;
+
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A process that makes something: `<pid>.<began>.<boot>.<pid namespace>`. Safe as
@@ -83,10 +85,8 @@ fn pid_namespace() -> u64 {
 
 /// When a process began, in clock ticks since the node's start.
 pub(crate) fn began(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, blanks and brackets included; field 22 of all.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    // `starttime`.
+    ProcStat::of(pid)?.number(22)
 }
 
 #[cfg(test)]

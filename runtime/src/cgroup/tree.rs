@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Cgroup, file};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::proc_stat::ProcStat;
 
 /// How long a freeze may take.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(1);
@@ -222,10 +223,7 @@ fn ask_to_freeze(cgroup: &Cgroup) {
 
 /// Whether the process is dead and waits for its parent.
 fn is_zombie(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| Some(stat.rsplit_once(") ")?.1.starts_with('Z')))
-        .unwrap_or(false)
+    ProcStat::of(pid).is_some_and(|stat| stat.field(3) == Some("Z"))
 }
 
 /// Removes directories, children first, and tries again while the kernel calls

@@ -4,10 +4,10 @@
 //! on with: ten replicas of a JVM whose compiler has not come to the end of its queue
 //! compile all the rest, ten times.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use reprise_runtime::proc_stat::ProcStat;
 use reprise_runtime::{Error, ErrorKind, Result};
 
 use super::shim::Shim;
@@ -59,23 +59,14 @@ fn used(shim: &Shim) -> Result<Duration> {
 
 /// Of one process, in the kernel's ticks; none of one that has ended meanwhile.
 fn ticks_of(pid: u32) -> u64 {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
+    ProcStat::of(pid.cast_signed())
         .and_then(|stat| ticks_in(&stat))
         .unwrap_or_default()
 }
 
-/// `utime`, `stime`, `cutime` and `cstime`: fields 14 to 17 of `proc_pid_stat(5)`. The
-/// command, field 2, may hold anything; behind it no field does.
-fn ticks_in(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let times: Vec<u64> = rest
-        .split(' ')
-        .skip(11)
-        .take(4)
-        .map_while(|field| field.parse().ok())
-        .collect();
-    (times.len() == 4).then(|| times.iter().sum())
+/// `utime`, `stime`, `cutime` and `cstime`.
+fn ticks_in(stat: &ProcStat) -> Option<u64> {
+    (14..=17).map(|field| stat.number(field)).sum()
 }
 
 /// How many ticks a second has; 100 on every Linux that we know.
@@ -90,9 +81,10 @@ mod tests {
 
     #[test]
     fn a_command_may_be_called_anything() {
+        let ticks = |line: &str| ticks_in(&ProcStat::from(line.to_owned()));
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 120 0 0 0 11 22 33 44 20 0 1 0 5000 0";
-        assert_eq!(ticks_in(stat), Some(110));
-        assert_eq!(ticks_in("7 (a) S 1 7"), None);
+        assert_eq!(ticks(stat), Some(110));
+        assert_eq!(ticks("7 (a) S 1 7"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use super::protocol::open_null;
 use super::{Command, Reply, Stdio, Timing, container, dump, ground, restore, trace, wire};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::proc_stat::ProcStat;
 use crate::sys;
 
 /// A container that exists and stands still.
@@ -197,16 +198,11 @@ fn wait_for_start(socket: BorrowedFd<'_>, pid: i32) -> Result<Next> {
     }
 }
 
-/// Whether a process has begun to end, by the kernel's flags in the ninth field of
-/// `proc_pid_stat(5)`.
+/// Whether a process has begun to end, or is gone already.
 fn is_ending(pid: i32) -> bool {
     /// `PF_EXITING` of the kernel's `include/linux/sched.h`.
     const EXITING: u64 = 4;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The command, in parentheses, may hold anything.
-    let flags = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    let flags = ProcStat::of(pid).and_then(|stat| stat.number(9));
     flags.is_none_or(|flags| flags & EXITING != 0)
 }
 

@@ -54,7 +54,8 @@ pub(super) struct Restored {
     shared: Vec<PathBuf>,
     init: Option<i32>,
     console: Option<OwnedFd>,
-    started: bool,
+    /// It was started, or has ended by itself: nothing is to be undone.
+    let_go: bool,
 }
 
 /// Restores the container that `create` asks for and holds it before its first
@@ -99,7 +100,7 @@ impl Restored {
                 shared: Vec::new(),
                 init: None,
                 console: None,
-                started: false,
+                let_go: false,
             }),
             Err(e) => Err(Box::new((e, ground))),
         }
@@ -321,8 +322,16 @@ impl Restored {
         while let Event::Notify(_) = criu.next()? {
             criu.answer(true)?;
         }
-        self.started = true;
+        self.let_go = true;
         Ok(())
+    }
+
+    /// Removes what is neither in the container's own places nor in its namespaces.
+    fn remove_aside(&self) {
+        abort::remove_yards(self.work.path());
+        for file in &self.shared {
+            abort::remove(file);
+        }
     }
 }
 
@@ -352,17 +361,14 @@ impl Held for Restored {
         if let Some(mut criu) = self.criu.take() {
             abort::kill_criu(&mut criu);
         }
-        abort::remove_yards(self.work.path());
-        for file in &self.shared {
-            abort::remove(file);
-        }
-        self.started = true;
+        self.remove_aside();
+        self.let_go = true;
     }
 }
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        if self.started {
+        if self.let_go {
             if let Some(criu) = self.criu.take() {
                 criu.finish();
             }
@@ -370,10 +376,7 @@ impl Drop for Restored {
         }
         abort::kill(self.init, &self.ground.cgroup, self.criu.as_mut());
         self.stage = None;
-        abort::remove_yards(self.work.path());
-        for file in &self.shared {
-            abort::remove(file);
-        }
+        self.remove_aside();
         self.ground.clear();
         if let Some(upper) = &self.upper {
             upper.reset();
