@@ -145,6 +145,19 @@ impl Service {
     }
 }
 
+/// Does a call's work in a task of its own: it has to end well even if the containerd that
+/// asked goes away.
+async fn to_its_end<T: Send + 'static>(
+    call: &str,
+    id: &str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Answer<T> {
+    let done = tokio::spawn(work)
+        .await
+        .unwrap_or_else(|e| Err(Error::because(format_args!("{call} broke off"), &e)));
+    done.map_err(|error| protocol::to_status(id, &error))
+}
+
 #[async_trait]
 impl Task for Service {
     async fn create(
@@ -153,16 +166,12 @@ impl Task for Service {
         request: api::CreateTaskRequest,
     ) -> Answer<api::CreateTaskResponse> {
         let id = request.id.clone();
-        // In a task of its own: it has to end well even if containerd goes away.
         let this = self.clone();
-        let made = tokio::spawn(async move {
+        let made = to_its_end("Create", &id, async move {
             let request = protocol::create(request, &this.context.namespace)?;
             this.make(request).await
         });
-        let made = made
-            .await
-            .unwrap_or_else(|e| Err(Error::because("Create broke off", &e)));
-        let pid = made.map_err(|error| protocol::to_status(&id, &error))?;
+        let pid = made.await?;
         Ok(api::CreateTaskResponse {
             pid: pid.unsigned_abs(),
             ..Default::default()
@@ -315,13 +324,12 @@ impl Task for Service {
         request: api::DeleteRequest,
     ) -> Answer<api::DeleteResponse> {
         let id = request.id.clone();
-        // As with Create: a container that is gone and not forgotten keeps the shim.
         let this = self.clone();
-        let deleted = tokio::spawn(async move { this.remove(request.id, request.exec_id).await });
-        let deleted = deleted
-            .await
-            .unwrap_or_else(|e| Err(Error::because("Delete broke off", &e)));
-        let (pid, exit) = deleted.map_err(|error| protocol::to_status(&id, &error))?;
+        // A container that is gone and not forgotten would keep the shim.
+        let deleted = to_its_end("Delete", &id, async move {
+            this.remove(request.id, request.exec_id).await
+        });
+        let (pid, exit) = deleted.await?;
         Ok(protocol::deleted(pid, exit))
     }
 
