@@ -1,10 +1,12 @@
 //! What a node holds besides its programs: to tell that nothing was left.
 
 use crate::node::Node;
+use crate::wait::wait_for;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Processes, mounts, cgroups, network namespaces and files of a node's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,15 +67,24 @@ impl Node {
     /// # Errors
     /// Names what is left after ten seconds.
     pub fn is_as_before(&self, before: &Leftovers) -> Result<()> {
+        self.is_as_before_but(before, Duration::from_secs(10), |_| false)
+    }
+
+    /// Waits until all lines that were not there before are another's.
+    ///
+    /// # Errors
+    /// Names what is left after that time.
+    pub fn is_as_before_but(
+        &self,
+        before: &Leftovers,
+        within: Duration,
+        is_anothers: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let mut left = String::new();
-        let clean = crate::wait::wait_for(
-            "the node to be as before",
-            std::time::Duration::from_secs(10),
-            || {
-                left = Leftovers::of(self)?.since(before);
-                Ok(left.is_empty().then_some(()))
-            },
-        );
+        let clean = wait_for("the node to be as before", within, || {
+            left = Leftovers::of(self)?.since(before);
+            Ok(left.lines().all(&is_anothers).then_some(()))
+        });
         clean.map_err(|error| error.context(format!("left behind:\n{left}")))
     }
 }

@@ -13,6 +13,12 @@ impl Runtime {
     /// Both, the yardstick first.
     pub const BOTH: [Self; 2] = [Self::Runc, Self::Reprise];
 
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::BOTH.into_iter().find(|one| one.name() == name)
+    }
+
     /// Its name, which is that of its handler in containerd's CRI plugin, too.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -6,7 +6,7 @@ use integration::cluster::helm::{Helm, pristine};
 use integration::cluster::{DeployedPod, Deployment, Template};
 use integration::installed::Files;
 use integration::programs::BUSYBOX;
-use integration::{Cluster, Leftovers, eventually, wait_for};
+use integration::{Cluster, Leftovers, eventually};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -96,13 +96,8 @@ fn pods_live_through_install_upgrade_and_uninstall() -> Result<()> {
     assert_eq!(files.diff(&Files::of(node)?), "");
     assert_eq!(metadata()?, metadata_before);
     assert_eq!(helm.events("RepriseRemoved")?.len(), 1);
-    let mut left = String::new();
-    let clean = wait_for("the node to be as before", FORGETS, || {
-        left = Leftovers::of(node)?.since(&leftovers);
-        // It was restarted twice.
-        let restarted = |line: &str| line.contains("containerd --config");
-        Ok(left.lines().all(restarted).then_some(()))
-    });
-    clean.with_context(|| left.clone())?;
+    // It was restarted twice.
+    let restarted = |line: &str| line.contains("containerd --config");
+    node.is_as_before_but(&leftovers, FORGETS, restarted)?;
     is_as_before(&runc, &under_runc)
 }

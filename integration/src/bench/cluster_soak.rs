@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, ClusterOptions, Kubectl, Worker};
 use crate::leftovers::Leftovers;
 use crate::node::Node;
 use crate::programs::BUSYBOX;
+use crate::runtime::Runtime;
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -47,11 +48,11 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(random);
     let soak = Soak {
         cluster: Cluster::start(&ClusterOptions::asked_for())?,
-        handler: options.handler.clone(),
+        handler: options.handler,
     };
     println!(
         "--pods {pods} --restarts {restarts} --seed {seed} --handler {}",
-        soak.handler
+        soak.handler.name()
     );
     let node = soak.worker()?.node();
     println!("log: {}", node.log_file().display());
@@ -90,7 +91,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     }
     println!(
         "{pods} pods under {}, {restarted} restarts of containerd: none lost, {}nothing left",
-        soak.handler,
+        soak.handler.name(),
         if soak.restores() {
             "each exit code right, "
         } else {
@@ -161,9 +162,15 @@ impl Moments {
     }
 }
 
+/// Whether pods under it are restored; under the other one they start cold.
+fn restores(handler: Runtime) -> bool {
+    handler == Runtime::Reprise
+}
+
 /// A pod and the exit code that its annotation asks for; 0 asks for none.
-fn pod(handler: &str, name: &str, code: usize) -> String {
-    let wait = if handler == "runc" { "" } else { WAIT };
+fn pod(handler: Runtime, name: &str, code: usize) -> String {
+    let wait = if restores(handler) { WAIT } else { "" };
+    let handler = handler.name();
     format!(
         "apiVersion: v1\n\
          kind: Pod\n\
@@ -195,7 +202,7 @@ fn code_of(number: usize) -> usize {
 /// A cluster, and what its pods run under.
 struct Soak {
     cluster: Cluster,
-    handler: String,
+    handler: Runtime,
 }
 
 impl Soak {
@@ -204,13 +211,13 @@ impl Soak {
     }
 
     fn restores(&self) -> bool {
-        self.handler != "runc"
+        restores(self.handler)
     }
 
     /// The pod that all others are restored from, and its checkpoint.
     fn start_original(&self) -> Result<()> {
         let (kubectl, worker) = (self.cluster.kubectl(), self.worker()?);
-        kubectl.apply(&pod(&self.handler, "original", 0))?;
+        kubectl.apply(&pod(self.handler, "original", 0))?;
         kubectl.wait_ready("original")?;
         if !self.restores() {
             return Ok(());
@@ -227,7 +234,7 @@ impl Soak {
     #[allow(clippy::print_stdout, reason = "a benchmark talks to its user")]
     fn batch(&self, numbers: Range<usize>, moments: &[Duration]) -> Result<usize> {
         let (kubectl, worker) = (self.cluster.kubectl(), self.worker()?);
-        let pod = |number| pod(&self.handler, &format!("pod-{number}"), code_of(number));
+        let pod = |number| pod(self.handler, &format!("pod-{number}"), code_of(number));
         let yaml: Vec<String> = numbers.clone().map(pod).collect();
         kubectl.apply(&yaml.join("---\n"))?;
         for moment in moments {

@@ -1,5 +1,6 @@
 //! The benchmarks' command line.
 
+use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: bench cluster|cluster-soak|cold|lookup|miss|restore-busybox|soak \
@@ -44,7 +45,7 @@ pub struct Options {
     /// When containerd is restarted; another time each run when it is not given.
     pub(super) seed: Option<u64>,
     /// The handler of a soak's pods.
-    pub(super) handler: String,
+    pub(super) handler: Runtime,
     /// Names of measurements; all when empty.
     only: Vec<String>,
 }
@@ -75,7 +76,7 @@ impl Options {
             scales: 3,
             restarts: 10,
             seed: None,
-            handler: "reprise".to_owned(),
+            handler: Runtime::Reprise,
             only: Vec::new(),
         };
         while let Some(word) = words.next() {
@@ -89,9 +90,7 @@ impl Options {
                 "--restarts" => options.restarts = number()?,
                 "--scales" => options.scales = number()?,
                 "--seed" => options.seed = Some(value.parse().context(USAGE)?),
-                "--handler" if ["runc", "reprise"].contains(&value.as_str()) => {
-                    options.handler.clone_from(&value);
-                }
+                "--handler" => options.handler = Runtime::named(&value).context(USAGE)?,
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 other => bail!("unknown option {other}: {USAGE}"),
             }

@@ -40,7 +40,7 @@ impl Options {
             match word.as_str() {
                 "--case" => options.cases.push(value),
                 "--runtime" => {
-                    let named = Runtime::BOTH.into_iter().find(|one| one.name() == value);
+                    let named = Runtime::named(&value);
                     options.runtime = Some(named.with_context(|| format!("no {value}: {USAGE}"))?);
                 }
                 "--kubernetes" => options.kubernetes = Some(value),
